@@ -1,0 +1,79 @@
+"""A PostgreSQL per test process, and fresh databases per test that leave nothing behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from bemi.embedded import Server
+from tests.support import databases
+
+SETTINGS = {
+    "max_replication_slots": "20",
+    "max_wal_senders": "20",
+    "max_prepared_transactions": "10",
+    "max_connections": "100",
+    # A restart with -m immediate loses nothing without it; only a crash of the machine would.
+    "fsync": "off",
+}
+
+
+class MakeDatabase(Protocol):
+    def __call__(
+        self,
+        name: str | None = None,
+        *,
+        encoding: str | None = None,
+        locale: str | None = None,
+        template: str | None = None,
+    ) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def postgres_bin() -> Path | None:
+    """The PostgreSQL programs to test with; None is the embedded ones."""
+    folder = os.environ.get("BEMI_TEST_PG_BIN")
+    return Path(folder) if folder else None
+
+
+@pytest.fixture(scope="session")
+def server(postgres_bin: Path | None) -> Iterator[Server]:
+    """One PostgreSQL for all tests of this process. Who breaks things starts a Server of its own;
+    a restart, on the same port, is fine."""
+    with Server(settings=SETTINGS, bin=postgres_bin) as running:
+        yield running
+
+
+@pytest.fixture
+def make_database(server: Server) -> Iterator[MakeDatabase]:
+    """Makes databases that are dropped after the test, with their replication slots."""
+    made: list[str] = []
+
+    def make(
+        name: str | None = None,
+        *,
+        encoding: str | None = None,
+        locale: str | None = None,
+        template: str | None = None,
+    ) -> str:
+        name = name or databases.unused_name()
+        url = server.create_database(name, encoding=encoding, locale=locale, template=template)
+        made.append(name)
+        return url
+
+    yield make
+    server.start()
+    for name in reversed(made):
+        databases.drop(server, name)
+
+
+@pytest.fixture
+def source_url(make_database: MakeDatabase) -> str:
+    return make_database(databases.unused_name("source"))
+
+
+@pytest.fixture
+def destination_url(make_database: MakeDatabase) -> str:
+    return make_database(databases.unused_name("destination"))

@@ -1,0 +1,54 @@
+"""Names for test databases, and dropping them with everything that holds on to them."""
+
+import itertools
+
+import psycopg
+from psycopg import sql
+
+from bemi.embedded import Server
+from tests.support.waiting import until
+
+_numbers = itertools.count(1)
+
+
+def unused_name(kind: str = "db") -> str:
+    """Never used before in this test process, so slots, which are named after it, aren't either."""
+    return f"{kind}_{next(_numbers)}"
+
+
+def drop(server: Server, name: str) -> None:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        prepared = connection.execute(
+            "SELECT gid FROM pg_prepared_xacts WHERE database = %s", [name]
+        ).fetchall()
+        if prepared:
+            with psycopg.connect(server.url(name), autocommit=True) as inside:
+                for (gid,) in prepared:
+                    inside.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+        drop_slots(connection, name)
+        connection.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+
+
+def drop_slots(connection: psycopg.Connection, database: str) -> None:
+    """Ends the slots' walsenders first: a slot that is in use can't be dropped."""
+    slots = connection.execute(
+        "SELECT slot_name FROM pg_replication_slots WHERE database = %s", [database]
+    ).fetchall()
+    for (slot,) in slots:
+
+        def dropped(slot: str = slot) -> bool:
+            # A walsender that is being replaced by a reconnecting client is ended as well.
+            connection.execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                " WHERE slot_name = %s AND active",
+                [slot],
+            )
+            try:
+                connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            except psycopg.errors.ObjectInUse:
+                return False
+            return True
+
+        until(dropped, 10, f"slot {slot} is free to be dropped")

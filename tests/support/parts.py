@@ -1,0 +1,20 @@
+"""Parts that pip can't install: tests that need one are skipped by its name where it is missing."""
+
+import os
+import shutil
+
+import pytest
+
+
+def require(name: str) -> str:
+    """The path of a program, such as pgbouncer. Skips the test without it.
+
+    Where BEMI_REQUIRE_ALL is set, as in CI, which installs them all, a missing one is a failure.
+    """
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    message = f"{name} is not installed on this machine"
+    if os.environ.get("BEMI_REQUIRE_ALL"):
+        pytest.fail(f"{message}, and BEMI_REQUIRE_ALL is set", pytrace=False)
+    pytest.skip(message)
