@@ -1,0 +1,264 @@
+"""Turns the stream's messages into changes that carry their table, transaction and context.
+
+A change belongs to a stretch: the part of its transaction that has one context. Rows before
+the first context take the first, so a stretch's context may come after its rows; nothing is
+held back for it. Knows no database: how a relation is described is asked of `describe`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from bemi.capture.contexts import NO_CONTEXT, Context, read_context
+from bemi.capture.messages import (
+    Begin,
+    Commit,
+    Delete,
+    Insert,
+    LogicalMessage,
+    Message,
+    Relation,
+    Truncate,
+    Update,
+)
+from bemi.change import (
+    UNCHANGED,
+    Change,
+    Committed,
+    Event,
+    Operation,
+    Row,
+    Stretch,
+    Table,
+    Transaction,
+)
+from bemi.errors import ProtocolError
+
+CONTEXT_PREFIX: Final = "_bemi"
+MARK_PREFIX: Final = "_bemi_mark"
+"""A transactional message that asks the worker to move its checkpoint without delay."""
+
+_NOTHING: Final[tuple[Event, ...]] = ()
+_BEFORE_UNKNOWN: Final = ("before_unknown",)
+_XID_RANGE: Final = 1 << 32
+
+
+class Stitcher:
+    """Takes the messages of one replication connection, in order.
+
+    `describe` gives the table of a RELATION message; `clock` the time in microseconds since
+    2000-01-01 UTC; `encoding` is the server's, as Python names it; `next_xid` is a recent
+    64-bit transaction id of the source, to which the stream's 32-bit ids are widened.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[[Relation], Table],
+        *,
+        clock: Callable[[], int],
+        encoding: str,
+        next_xid: int,
+    ) -> None:
+        self._describe = describe
+        self._clock = clock
+        self._encoding = encoding
+        self._next_xid = next_xid
+        self._tables: dict[int, Table] = {}
+        self._transaction: Transaction | None = None
+        self._take: dict[type[Message], Callable[..., tuple[Event, ...]]] = {
+            Insert: self._insert,
+            Update: self._update,
+            Delete: self._delete,
+            Truncate: self._truncate,
+            LogicalMessage: self._message,
+            Begin: self._begin,
+            Commit: self._commit,
+            Relation: self._relation,
+        }
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._transaction is not None
+
+    def take(self, message: Message, lsn: int) -> tuple[Event, ...]:
+        """The events that `message`, sent at `lsn`, gives; most rows give one.
+
+        Raises `ProtocolError` for a message out of place, such as a row outside a
+        transaction or of a relation that was not announced.
+        """
+        take = self._take.get(type(message))
+        return _NOTHING if take is None else take(message, lsn)
+
+    def _begin(self, message: Begin, lsn: int) -> tuple[Event, ...]:
+        if self._transaction is not None:
+            raise ProtocolError("a transaction begins inside another one")
+        self._next_xid = xid = widen_xid(message.xid, self._next_xid)
+        self._transaction = Transaction(message.final_lsn, message.committed_at, self._clock(), xid)
+        self._ordinal = 0
+        self._last_lsn = self._index = -1
+        self._stretch = 0
+        self._stretch_used = self._stretch_told = False
+        self._context: Context | None = None  # no message seen yet
+        self._context_flags: tuple[str, ...] = ()
+        self._marked = False
+        return _NOTHING
+
+    def _commit(self, message: Commit, lsn: int) -> tuple[Event, ...]:
+        transaction = self._current()
+        told = self._tell_stretch() if self._stretch_used and not self._stretch_told else _NOTHING
+        self._transaction = None
+        return (*told, Committed(transaction, message.end_lsn, self._ordinal, self._marked))
+
+    def _relation(self, message: Relation, lsn: int) -> tuple[Event, ...]:
+        self._tables[message.oid] = self._describe(message)
+        return _NOTHING
+
+    def _insert(self, message: Insert, lsn: int) -> tuple[Event, ...]:
+        table = self._table(message.relation, message.new)
+        return self._change(table, Operation.CREATE, lsn, None, message.new)
+
+    def _update(self, message: Update, lsn: int) -> tuple[Event, ...]:
+        table = self._table(message.relation, message.new)
+        new = message.new
+        before_known = message.old_kind == "O"
+        before = message.old if before_known else _identity(table, message.old)
+        flags = () if before_known else _BEFORE_UNKNOWN
+        if UNCHANGED in new:
+            if before is not None:
+                new = tuple(
+                    was if value is UNCHANGED else value
+                    for value, was in zip(new, before, strict=True)
+                )
+            flags += tuple(
+                f"unchanged:{column.name}"
+                for column, value in zip(table.columns, new, strict=True)
+                if value is UNCHANGED
+            )
+        return self._change(table, Operation.UPDATE, lsn, before, new, before_known, flags)
+
+    def _delete(self, message: Delete, lsn: int) -> tuple[Event, ...]:
+        table = self._table(message.relation, message.old)
+        if message.old_kind == "O":
+            return self._change(table, Operation.DELETE, lsn, message.old, None)
+        known = _identity(table, message.old)
+        return self._change(table, Operation.DELETE, lsn, known, None, False, _BEFORE_UNKNOWN)
+
+    def _truncate(self, message: Truncate, lsn: int) -> tuple[Event, ...]:
+        events: list[Event] = []
+        for oid in message.relations:
+            table = self._tables.get(oid)
+            if table is None:
+                raise ProtocolError(f"TRUNCATE of relation {oid}, which was not announced")
+            events += self._change(table, Operation.TRUNCATE, lsn, None, None)
+        return tuple(events)
+
+    def _message(self, message: LogicalMessage, lsn: int) -> tuple[Event, ...]:
+        if not message.transactional:
+            return _NOTHING
+        if message.prefix == MARK_PREFIX:
+            self._current()
+            self._marked = True
+            return _NOTHING
+        if message.prefix != CONTEXT_PREFIX:
+            return _NOTHING
+        self._current()
+        first = self._context is None
+        context = read_context(message.content, self._encoding)
+        if context == self._context:
+            return _NOTHING
+        if not self._stretch_used:
+            self._context = context
+            told = _NOTHING
+        elif first and context.dropped is None:
+            self._context = context
+            return self._tell_stretch()
+        else:
+            # What comes before an unreadable first context has none.
+            told = _NOTHING if self._stretch_told else self._tell_stretch()
+            self._context = context
+            self._stretch += 1
+            self._stretch_used = self._stretch_told = False
+        self._context_flags = () if context.dropped is None else ("context_dropped",)
+        return told
+
+    def _tell_stretch(self) -> tuple[Event, ...]:
+        self._stretch_told = True
+        context = self._context or NO_CONTEXT
+        return (
+            Stretch(
+                self._current(), self._stretch, context.content, context.dropped, context.raw
+            ),
+        )
+
+    def _change(
+        self,
+        table: Table,
+        operation: Operation,
+        lsn: int,
+        before: Row | None,
+        after: Row | None,
+        before_known: bool = True,
+        flags: tuple[str, ...] = (),
+    ) -> tuple[Event, ...]:
+        transaction = self._current()
+        self._ordinal += 1
+        if lsn == self._last_lsn:
+            self._index += 1
+        else:
+            self._last_lsn, self._index = lsn, 0
+        change = Change(
+            transaction,
+            table,
+            operation,
+            lsn,
+            self._index,
+            self._ordinal,
+            self._stretch,
+            before,
+            after,
+            before_known,
+            flags + self._context_flags,
+        )
+        if self._stretch_used:
+            return (change,)
+        self._stretch_used = True
+        if self._context is None:
+            return (change,)
+        return (*self._tell_stretch(), change)
+
+    def _current(self) -> Transaction:
+        if self._transaction is None:
+            raise ProtocolError("a message that belongs to a transaction came outside of one")
+        return self._transaction
+
+    def _table(self, oid: int, row: Row) -> Table:
+        table = self._tables.get(oid)
+        if table is None:
+            raise ProtocolError(f"a row of relation {oid}, which was not announced")
+        if len(row) != len(table.columns):
+            raise ProtocolError(
+                f"a row of {len(row)} values for {table.schema}.{table.name}, "
+                f"which was announced with {len(table.columns)} columns"
+            )
+        return table
+
+
+def widen_xid(xid: int, near: int) -> int:
+    """The 64-bit transaction id that ends in the 32 bits of `xid` and is nearest to `near`."""
+    wide = near - near % _XID_RANGE + xid
+    if wide - near > _XID_RANGE // 2:
+        wide -= _XID_RANGE
+    elif near - wide > _XID_RANGE // 2:
+        wide += _XID_RANGE
+    return wide if wide > 0 else xid
+
+
+def _identity(table: Table, old: Row | None) -> Row | None:
+    """Of a tuple with the identity's columns only, the others: not NULL, but not sent."""
+    if old is None:
+        return None
+    return tuple(
+        value if column.in_identity else UNCHANGED
+        for column, value in zip(table.columns, old, strict=True)
+    )
+
+

@@ -1,0 +1,200 @@
+"""Turns PostgreSQL's text form of a value into a JSON fragment that jsonb accepts.
+
+Numbers, booleans, arrays and JSON become what they are in JSON, exactly; everything else is
+a JSON string of the text. A value that would not come back from its natural form raises
+`NotNatural`; its text form, a JSON string, always does.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+Fragment: TypeAlias = bytes
+Natural: TypeAlias = Callable[[bytes], Fragment]
+
+BOOL: Final = 16
+INT8: Final = 20
+INT2: Final = 21
+INT4: Final = 23
+OID: Final = 26
+JSON: Final = 114
+JSONB: Final = 3802
+FLOAT4: Final = 700
+FLOAT8: Final = 701
+NUMERIC: Final = 1700
+
+# jsonb refuses a string, and a whole object, of 256 MB and more.
+# https://www.postgresql.org/docs/current/datatype-json.html
+MAX_JSONB: Final = (1 << 28) - 1
+
+# numeric holds 131072 digits before the point and 16383 behind it; a JSON number written
+# with a longer exponent or more digits than this is rare enough to be kept as text.
+_MAX_DIGITS: Final = 10_000
+_LONG_NUMBER: Final = re.compile(rb"\d{%d}|[eE][+-]?0*\d{4}" % _MAX_DIGITS)
+
+# The depth at which PostgreSQL's own parser runs out of stack is some thousands.
+_MAX_DEPTH: Final = 500
+
+_needs_escape = re.compile(rb'[\x00-\x1f"\\]').search
+_encode_json = msgspec.json.encode
+
+
+class NotNatural(Exception):
+    """The value has no natural form that would come back: use its text form."""
+
+
+def quote(value: bytes) -> Fragment:
+    """A JSON string of UTF-8 text."""
+    if _needs_escape(value) is None:
+        return b'"' + value + b'"'
+    return _encode_json(value.decode())
+
+
+def quote_unchecked(value: bytes) -> Fragment:
+    """As `quote`, for a server that does not check its text (SQL_ASCII).
+
+    Raises `NotNatural` for text that is not UTF-8.
+    """
+    try:
+        return _encode_json(value.decode())
+    except UnicodeDecodeError as error:
+        raise NotNatural from error
+
+
+def boolean(value: bytes) -> Fragment:
+    return b"true" if value == b"t" else b"false"
+
+
+def integer(value: bytes) -> Fragment:
+    return value
+
+
+def number(value: bytes) -> Fragment:
+    """A float or numeric. NaN and the infinities are strings; -0 would lose its sign."""
+    if value[-1] > 0x39:  # the y of Infinity, the N of NaN
+        return b'"' + value + b'"'
+    if value == b"-0":
+        raise NotNatural
+    return value
+
+
+def jsonb(value: bytes) -> Fragment:
+    if value == b"null":  # can't be told from SQL's NULL
+        raise NotNatural
+    return value
+
+
+def json_text(value: bytes) -> Fragment:
+    """A `json` value, which is any text that parses: jsonb takes less, and keeps less."""
+    if value.strip() == b"null" or not jsonb_takes(value):
+        raise NotNatural
+    try:
+        json.loads(value, object_pairs_hook=_no_duplicates, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError) as error:
+        raise NotNatural from error
+    return value
+
+
+def jsonb_takes(text: bytes) -> bool:
+    """Whether jsonb takes this valid JSON: no NUL or lone surrogate, no monstrous number.
+
+    May say no to JSON that it would take, never yes to what it would not.
+    """
+    if b"\\u" in text:
+        try:
+            decoded = json.dumps(json.loads(text, parse_int=len, parse_float=len))
+        except (ValueError, RecursionError):
+            return False
+        if "\\u0000" in decoded or re.search(r"\\ud[89a-f]", _without_pairs(decoded)):
+            return False
+    if text.count(b"[") + text.count(b"{") > _MAX_DEPTH and _depth(text) > _MAX_DEPTH:
+        return False
+    return _LONG_NUMBER.search(text) is None
+
+
+def array(element: Natural) -> Natural:
+    """The natural form of an array whose elements' is `element`."""
+
+    def encode(value: bytes) -> Fragment:
+        if value[:1] == b"[":  # bounds other than 1 are lost in JSON
+            raise NotNatural
+        parts = []
+        append = parts.append
+        for match in _ARRAY_TOKEN.finditer(value):
+            token = match[0]
+            first = token[0]
+            if first == 0x7B:
+                append(b"[")
+            elif first == 0x7D:
+                append(b"]")
+            elif first == 0x2C:
+                append(b",")
+            elif first == 0x22:
+                append(element(_ARRAY_ESCAPE.sub(rb"\1", token[1:-1])))
+            elif token == b"NULL":
+                append(b"null")
+            else:
+                append(element(token))
+        return b"".join(parts)
+
+    return encode
+
+
+def natural_form(
+    type_oid: int, array_elements: Mapping[int, int], text: Natural = quote
+) -> Natural:
+    """The encoder for a type; `array_elements` gives the element's type of array types."""
+    element = array_elements.get(type_oid)
+    if element is not None:
+        # An element of JSON can't be told from one that is a string: the array stays text.
+        return _never if element in (JSON, JSONB) else array(natural_form(element, {}, text))
+    return _NATURAL.get(type_oid, text)
+
+
+def _never(value: bytes) -> Fragment:
+    raise NotNatural
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("duplicate keys")
+    return found
+
+
+def _without_pairs(text: str) -> str:
+    """`text`, JSON as `json.dumps` writes it, without its valid surrogate pairs."""
+    return re.sub(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", "", text)
+
+
+def _depth(text: bytes) -> int:
+    deepest = depth = 0
+    for match in _JSON_STRUCTURE.finditer(text):
+        token = match[0]
+        if token in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token in b"]}":
+            depth -= 1
+    return deepest
+
+
+_JSON_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_ARRAY_TOKEN: Final = re.compile(rb'[{},]|"(?:[^"\\]|\\.)*"|[^{},"]+', re.DOTALL)
+_ARRAY_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
+
+_NATURAL: Final[dict[int, Natural]] = {
+    BOOL: boolean,
+    INT8: integer,
+    INT2: integer,
+    INT4: integer,
+    OID: integer,
+    FLOAT4: number,
+    FLOAT8: number,
+    NUMERIC: number,
+    JSON: json_text,
+    JSONB: jsonb,
+}

@@ -1,0 +1,118 @@
+"""What flows between the capture stages after the stitcher: changes, and what they refer to.
+
+A row's values stay PostgreSQL's own text as bytes, in column order, until the encoder
+turns them into JSON: `None` is NULL, `UNCHANGED` is a TOAST value that was not sent.
+"""
+
+import enum
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from bemi.lsn import Lsn
+
+
+class Unchanged(enum.Enum):
+    """The third state of a value, beside present and NULL: it exists, but was not sent."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+Value: TypeAlias = bytes | None | Literal[Unchanged.UNCHANGED]
+Row: TypeAlias = tuple[Value, ...]
+
+
+class Operation(enum.Enum):
+    """What was done to the row; the value is how the store keeps it."""
+
+    CREATE = b"CREATE"
+    UPDATE = b"UPDATE"
+    DELETE = b"DELETE"
+    TRUNCATE = b"TRUNCATE"
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column as the stream describes it. `type_oid` is the base type's for a domain."""
+
+    name: str
+    type_oid: int
+    in_identity: bool = False
+
+
+class Table(msgspec.Struct, frozen=True, eq=False):
+    """A table as it was when its rows were written.
+
+    `oid` is that of the table that holds the row; `schema` and `name` are those of the
+    partitioned table above it, when there is one. `key` holds the positions of the primary
+    key's columns, in the key's order; empty without a key. `array_elements` maps the type of
+    each array column to its element's type. Compared by identity: one `Table` per version.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[int, ...] = ()
+    array_elements: dict[int, int] = {}
+
+
+class Transaction(msgspec.Struct, frozen=True, eq=False):
+    """A committed transaction of the source. Times are microseconds since 2000-01-01 UTC."""
+
+    commit_lsn: Lsn
+    committed_at: int
+    queued_at: int
+    transaction_id: int
+
+
+class Change(msgspec.Struct, frozen=True, eq=False):
+    """One row created, updated or deleted, or one table truncated.
+
+    `lsn` is that of the row's WAL record, which rows of one COPY share; `index` tells them
+    apart. `ordinal` counts the transaction's changes from 1. `before_known` is false when
+    `before` holds the identity's columns only (the others are `UNCHANGED`) or nothing.
+    `stretch` is the part of the transaction that has one context.
+    """
+
+    transaction: Transaction
+    table: Table
+    operation: Operation
+    lsn: int
+    index: int
+    ordinal: int
+    stretch: int
+    before: Row | None = None
+    after: Row | None = None
+    before_known: bool = True
+    flags: tuple[str, ...] = ()
+
+
+class Stretch(msgspec.Struct, frozen=True, eq=False):
+    """The context of a stretch of a transaction: the changes that carry its number.
+
+    `context` is a JSON object in UTF-8 that jsonb accepts. `dropped` says why the
+    application's context could not be read, and `raw` keeps its bytes.
+    """
+
+    transaction: Transaction
+    number: int
+    context: bytes
+    dropped: str | None = None
+    raw: bytes | None = None
+
+
+class Committed(msgspec.Struct, frozen=True, eq=False):
+    """The end of a transaction. `end_lsn` is what may be acknowledged once it is durable.
+
+    `changes` is how many changes it held; `marked` asks for a checkpoint without delay.
+    """
+
+    transaction: Transaction
+    end_lsn: Lsn
+    changes: int
+    marked: bool = False
+
+
+Event: TypeAlias = Change | Stretch | Committed

@@ -1,0 +1,146 @@
+"""Opens connections to the source and the destination, and says why one can't be had.
+
+A connection that half opens must not hang a worker for ever: TCP keepalive and
+`tcp_user_timeout` end it. Errors never show a password.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from bemi.errors import BemiError, ConfigError, PassingError, SetupError
+
+Role = Literal["source", "destination"]
+
+_DEFAULTS: Final[dict[str, str]] = {
+    "application_name": "bemi",
+    "connect_timeout": "10",
+    "keepalives_idle": "20",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+
+# libpq gives no SQLSTATE for a connection that was refused, only the server's words.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html (57P03, 53300, 57P01)
+_PASSING_WORDS: Final = (
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is in recovery mode",
+    "the database system is not yet accepting connections",
+    "the database system is not accepting connections",
+    "too many clients already",
+    "too many connections",
+    "remaining connection slots are reserved",
+    "number of requested standby connections exceeds",
+    "terminating connection",
+)
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_PASSING_CLASSES: Final = ("08", "40", "53", "57", "58")
+_PASSING_CODES: Final = ("55006", "55P03")
+
+
+def connect(
+    url: str,
+    *,
+    what: Role,
+    autocommit: bool = True,
+    replication: bool = False,
+    options: str = "",
+    **parameters: str,
+) -> psycopg.Connection[Any]:
+    """Open a connection; `options` are added to those of the URL.
+
+    Raises `PassingError` when the server is refusing, starting or full, `ConfigError` for a
+    URL that does not parse, and `SetupError` for what waiting will not mend.
+    """
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(
+            f"the {what}'s connection URL does not parse",
+            fix="use a form like postgresql://user:password@host:5432/database",
+        ) from error
+    merged: dict[str, Any] = {**_DEFAULTS, **given, **parameters}
+    merged["options"] = f"{given.get('options') or ''} {options}".strip()
+    if not merged["options"]:
+        del merged["options"]
+    if replication:
+        merged["replication"] = "database"
+    try:
+        return psycopg.connect(make_conninfo("", **merged), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise _refused(error, url, what) from error
+
+
+def describe(url: str) -> str:
+    """`host:port/database` of a URL, for messages: no user, no password."""
+    given = conninfo_to_dict(url)
+    host = given.get("host") or given.get("hostaddr") or "local socket"
+    database = given.get("dbname") or given.get("user") or "?"
+    return f"{host}:{given.get('port') or 5432}/{database}"
+
+
+@contextlib.contextmanager
+def explained(what: Role) -> Iterator[None]:
+    """Turns psycopg's errors into Bemi's, by SQLSTATE: one that passes, or one that stays."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise explain(error, what) from error
+
+
+def explain(error: psycopg.Error, what: Role) -> BemiError:
+    """The error of Bemi that `error`, met on an open connection, amounts to."""
+    code = error.sqlstate
+    words = first_line(error)
+    if code is None or code[:2] in _PASSING_CLASSES or code in _PASSING_CODES:
+        return PassingError(f"the {what} broke off: {words}")
+    if code == "25006":
+        return SetupError(
+            f"the {what} is read-only: {words}",
+            fix=f"point the {what}'s URL at a server that takes writes "
+            "(not a standby; default_transaction_read_only off)",
+        )
+    if code == "42501":
+        return SetupError(
+            f"a privilege is missing on the {what}: {words}",
+            fix="`bemi doctor` lists the privileges that are missing and the SQL that grants them",
+        )
+    return SetupError(f"the {what} refused: {words}")
+
+
+def first_line(error: BaseException) -> str:
+    """The server's message without its detail, which may hold row values."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return error.diag.message_primary
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _refused(error: psycopg.OperationalError, url: str, what: Role) -> BemiError:
+    words = str(error).strip().splitlines()[-1] if str(error).strip() else "no answer"
+    where = f"{what} {describe(url)}"
+    message = f"can't connect to the {where}: {words}"
+    if "FATAL:" not in words and "password" not in words:
+        # The server was not reached, or hung up without a word. A host name that does not
+        # resolve may come back, so it is waited for too; the message says what is tried.
+        return PassingError(message, fix=f"is PostgreSQL running there? check the {what}'s URL")
+    if any(phrase in words for phrase in _PASSING_WORDS):
+        return PassingError(message)
+    variable = f"BEMI_{what.upper()}_URL"
+    if "password" in words or "authentication" in words:
+        fix = f"check user and password in {variable}"
+    elif "database" in words and "does not exist" in words:
+        fix = f"check the database's name in {variable}, or create it"
+    elif "pg_hba.conf" in words:
+        fix = "allow this host and user in the server's pg_hba.conf"
+    elif "walsender" in words or "REPLICATION" in words or "replication" in words:
+        fix = "ALTER ROLE … REPLICATION; on a managed service, grant its replication role"
+    else:
+        fix = f"check {variable}"
+    return SetupError(message, fix=fix)

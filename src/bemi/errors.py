@@ -1,0 +1,47 @@
+"""The error tree. Everything that Bemi raises on purpose is a `BemiError`.
+
+    BemiError
+    ├── ConfigError        a setting is missing or wrong
+    ├── SetupError         a server is not as it must be; waiting will not help
+    │   ├── StoreVersionError   the destination's schema is newer or older than this Bemi
+    │   └── GapError       changes can't be had any more; an operator must decide
+    ├── PassingError       a state that passes by itself: the worker waits
+    │   └── FencedError    another worker took over the checkpoint
+    └── ProtocolError      replication data that does not parse
+"""
+
+
+class BemiError(Exception):
+    """What failed, on which object, and (in `fix`) what to do next."""
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+class ConfigError(BemiError):
+    """A setting is missing or wrong; the message names its key and where it was read."""
+
+
+class SetupError(BemiError):
+    """A server is not as it must be. Waiting will not help; `fix` says what will."""
+
+
+class StoreVersionError(SetupError):
+    """The destination's schema does not fit this version of Bemi."""
+
+
+class GapError(SetupError):
+    """Changes between the checkpoint and what the source still has are lost."""
+
+
+class PassingError(BemiError):
+    """A state that is expected to pass by itself, such as a server that is starting up."""
+
+
+class FencedError(PassingError):
+    """The checkpoint was moved by another worker: what this one holds must not be committed."""
+
+
+class ProtocolError(BemiError):
+    """Replication data that does not parse; nothing of it was stored."""

@@ -1,0 +1,242 @@
+"""How far a source's history is complete: read, claimed by a worker, moved by compare-and-set.
+
+The checkpoint moves in the destination transaction that stores the rows before it, never
+alone past rows, so that what it says is always true.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from bemi.errors import FencedError, SetupError
+from bemi.lsn import Lsn
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Everything of the source that ends at or before `position` is in the history.
+
+    `fence` is the number of the worker that claimed it; `next_context` counts the source's
+    contexts; `committed_at` is the commit time of the last transaction stored.
+    """
+
+    source_id: int
+    epoch: int
+    position: Lsn
+    fence: int
+    next_context: int
+    committed_at: datetime | None
+    updated_at: datetime
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """A stretch of one source's WAL history."""
+
+    epoch: int
+    system_identifier: str
+    timeline: int
+    database_oid: int
+    database: str
+
+
+_COLUMNS = sql.SQL(
+    "c.source_id, c.epoch, c.position, c.fence, c.next_context, c.committed_at, c.updated_at"
+)
+
+
+def read(conn: psycopg.Connection[Any], schema: str, name: str) -> Checkpoint | None:
+    """The checkpoint of the source called `name`, if it was registered."""
+    row = conn.execute(
+        sql.SQL("select {} from {} c join {} s using (source_id) where s.name = %s").format(
+            _COLUMNS, sql.Identifier(schema, "checkpoints"), sql.Identifier(schema, "sources")
+        ),
+        [name],
+    ).fetchone()
+    return None if row is None else _checkpoint(row)
+
+
+def read_epoch(conn: psycopg.Connection[Any], schema: str, epoch: int) -> Epoch:
+    row = conn.execute(
+        sql.SQL(
+            "select epoch, system_identifier, timeline, database_oid, database "
+            "from {} where epoch = %s"
+        ).format(sql.Identifier(schema, "epochs")),
+        [epoch],
+    ).fetchone()
+    if row is None:
+        raise SetupError(f"epoch {epoch} is missing in the destination", fix="run `bemi init`")
+    return Epoch(*row)
+
+
+def register(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    *,
+    name: str,
+    database: str,
+    slot: str,
+    publication: str,
+    system_identifier: str,
+    timeline: int,
+    database_oid: int,
+    position: Lsn,
+) -> Checkpoint:
+    """Make the source, its first epoch and its checkpoint where they are absent.
+
+    A source that was registered keeps its checkpoint: history goes on where it was.
+    """
+    with conn.transaction():
+        conn.execute(
+            sql.SQL(
+                "insert into {} (name, database, slot, publication) values (%s, %s, %s, %s) "
+                "on conflict (name) do nothing"
+            ).format(sql.Identifier(schema, "sources")),
+            [name, database, slot, publication],
+        )
+        # The row is locked, so that two registrations make one epoch.
+        row = conn.execute(
+            sql.SQL("select source_id from {} where name = %s for update").format(
+                sql.Identifier(schema, "sources")
+            ),
+            [name],
+        ).fetchone()
+        assert row is not None
+        found = read(conn, schema, name)
+        if found is None:
+            source_id = row[0]
+            begin_epoch(
+                conn,
+                schema,
+                source_id,
+                system_identifier=system_identifier,
+                timeline=timeline,
+                database_oid=database_oid,
+                database=database,
+                position=position,
+            )
+            found = read(conn, schema, name)
+        assert found is not None
+        return found
+
+
+def begin_epoch(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    source_id: int,
+    *,
+    system_identifier: str,
+    timeline: int,
+    database_oid: int,
+    database: str,
+    position: Lsn,
+) -> None:
+    """Begin a new epoch at `position` and put the source's checkpoint there."""
+    row = conn.execute(
+        sql.SQL(
+            "insert into {} (source_id, system_identifier, timeline, database_oid, database, "
+            "started_position) values (%s, %s, %s, %s, %s, %s) returning epoch"
+        ).format(sql.Identifier(schema, "epochs")),
+        [source_id, system_identifier, timeline, database_oid, database, int(position)],
+    ).fetchone()
+    assert row is not None
+    conn.execute(
+        sql.SQL(
+            "insert into {} as c (source_id, epoch, position) values (%s, %s, %s) "
+            "on conflict (source_id) do update set epoch = excluded.epoch, "
+            "position = excluded.position, updated_at = clock_timestamp()"
+        ).format(sql.Identifier(schema, "checkpoints")),
+        [source_id, row[0], int(position)],
+    )
+
+
+def claim(conn: psycopg.Connection[Any], schema: str, source_id: int) -> Checkpoint:
+    """Take the checkpoint over: from now on every other worker's `advance` fails.
+
+    To be called by the worker that holds the slot. Waits for a transaction of the former
+    holder that is about to commit, and so sees where that one left off.
+    """
+    row = conn.execute(
+        sql.SQL("update {} c set fence = fence + 1 where source_id = %s returning {}").format(
+            sql.Identifier(schema, "checkpoints"), _COLUMNS
+        ),
+        [source_id],
+    ).fetchone()
+    if row is None:
+        raise SetupError("the source has no checkpoint in the destination", fix="run `bemi init`")
+    return _checkpoint(row)
+
+
+def advance(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    held: Checkpoint,
+    *,
+    position: Lsn,
+    next_context: int,
+    committed_at: int | None,
+) -> Checkpoint:
+    """Move the checkpoint that this worker holds, in the transaction that stored the rows.
+
+    Guarantees exactly once: raises `FencedError`, and the caller must roll back, unless the
+    row is still just as this worker left it. `committed_at`: microseconds since 2000-01-01.
+    """
+    cursor.execute(
+        sql.SQL(
+            "update {} c set position = %s, next_context = %s, updated_at = clock_timestamp(), "
+            "committed_at = coalesce(timestamptz '2000-01-01 00:00:00+00' "
+            "+ %s::bigint * interval '1 microsecond', committed_at) "
+            "where source_id = %s and fence = %s and position = %s and epoch = %s returning {}"
+        ).format(sql.Identifier(schema, "checkpoints"), _COLUMNS),
+        [
+            int(position),
+            next_context,
+            committed_at,
+            held.source_id,
+            held.fence,
+            int(held.position),
+            held.epoch,
+        ],
+    )
+    row = cursor.fetchone()
+    if row is None:
+        raise FencedError("another worker has taken over this source's checkpoint")
+    return _checkpoint(row)
+
+
+def record_gap(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    held: Checkpoint,
+    *,
+    to: Lsn,
+    cause: str,
+    detail: str,
+    accepted: bool,
+) -> None:
+    """Write down that what lies between the checkpoint and `to` is missing; once."""
+    conn.execute(
+        sql.SQL(
+            "insert into {} as g (source_id, epoch, from_position, to_position, cause, detail, "
+            "accepted_at) values (%s, %s, %s, %s, %s, %s, case when %s then now() end) "
+            "on conflict (source_id, epoch, from_position, to_position, cause) do update "
+            "set accepted_at = coalesce(g.accepted_at, excluded.accepted_at)"
+        ).format(sql.Identifier(schema, "gaps")),
+        [
+            held.source_id,
+            held.epoch,
+            int(held.position),
+            int(to),
+            cause,
+            detail,
+            accepted,
+        ],
+    )
+
+
+def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
+    source_id, epoch, position, fence, next_context, committed_at, updated_at = row
+    return Checkpoint(
+        source_id, epoch, Lsn(position), fence, next_context, committed_at, updated_at
+    )
