@@ -238,17 +238,23 @@ class Server:
     def _launch(self) -> None:
         deadline = time.monotonic() + START_DEADLINE
         choose = self.port == 0
+        tries = 2
         while True:
             if choose:
                 self.port = _free_port()
+            else:
+                _wait_until_free(self.port, deadline)
             self._configure()
             self._spawn([str(self._postgres), "-D", str(self.data)])
             if self._becomes_ready(deadline):
                 return
             self.stop("fast")
-            # Somebody may have been quicker to take the port. Asking the system tells, whatever
-            # the language and the wording of the server's log.
-            if time.monotonic() > deadline or _is_free(self.port):
+            # Somebody may have been quicker to take the port, and may even have returned it by now:
+            # a second failure with the port free has another cause. (Asking the system is better
+            # than reading the log, whose wording depends on version and language.)
+            if _is_free(self.port):
+                tries -= 1
+            if tries == 0 or time.monotonic() > deadline:
                 raise SetupError(f"PostgreSQL did not start on port {self.port}:\n{self.log(20)}")
 
     def _becomes_ready(self, deadline: float) -> bool:
@@ -396,6 +402,11 @@ def _free_port() -> int:
         if _is_free(port):
             return port
     raise SetupError(f"no free port on 127.0.0.1 between {PORTS.start} and {PORTS.stop - 1}")
+
+
+def _wait_until_free(port: int, deadline: float) -> None:
+    while not _is_free(port) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _is_free(port: int) -> bool:
