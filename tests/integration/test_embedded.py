@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-import bemi
+import bemi.embedded
 from bemi.embedded import Server, binaries
 from bemi.embedded import server as server_module
 from bemi.errors import SetupError
@@ -306,7 +306,7 @@ def test_runs_as_an_ordinary_user(open_folder: Path) -> None:
     if python is None:
         parts.missing("a python3 that every user may run")
     programs = binaries.copy(binaries.find(), open_folder)
-    shutil.copytree(Path(bemi.__file__).parent, open_folder / "src" / "bemi")
+    shutil.copytree(Path(bemi.embedded.__file__).parents[1], open_folder / "src" / "bemi")
     temporary = open_folder / "tmp"
     temporary.mkdir()
     os.chown(temporary, account.uid, account.gid)
