@@ -302,7 +302,7 @@ def database_name(url: str, *, key: str) -> str:
     if parts.get("service"):
         raise _WrongValueError(
             key,
-            f"which database its service means can't be seen here",
+            "which database its service means can't be seen here",
             fix="add dbname=… to it",
         )
     return parts.get("user") or os.environ.get("PGUSER") or getpass.getuser()
@@ -339,7 +339,7 @@ def _parse(url: str, *, key: str) -> dict[str, str]:
 def _refuse(key: str) -> NoReturn:
     raise _WrongValueError(
         key,
-        f"not a connection string that PostgreSQL's library understands",
+        "not a connection string that PostgreSQL's library understands",
         fix="write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE; in USER and PASSWORD, "
         "characters such as @ / : % are written as %40 %2F %3A %25",
     )

@@ -1,0 +1,44 @@
+"""Who, where and why, for every change of a PostgreSQL database: what an application imports.
+
+    with bemi.context(user_id=42), connection.transaction():
+        bemi.emit(connection)
+        connection.execute("update todo set done = true where id = 1")
+
+Loads the standard library only.
+"""
+
+from typing import Any
+
+from bemi.context import clear_context, context, current_context, merge_context, set_context
+from bemi.errors import BemiError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BemiError",
+    "clear_context",
+    "context",
+    "current_context",
+    "emit",
+    "merge_context",
+    "set_context",
+]
+
+
+def emit(connection: Any) -> Any:
+    """Sends the current context into the connection's open transaction.
+
+    It applies to the writes that follow in that transaction, until the next one is sent. For an
+    asynchronous connection: `await bemi.emit(connection)`. Knows the connections of psycopg 3;
+    raises BemiError for others.
+    """
+    libraries = {base.__module__.partition(".")[0] for base in type(connection).__mro__}
+    if "psycopg" in libraries:
+        from bemi.integrations import psycopg
+
+        return psycopg.emit(connection)
+    raise BemiError(
+        f"emit does not know connections of the type {type(connection).__qualname__}",
+        fix="run this in the transaction, with a JSON object as the parameter: "
+        "select pg_logical_emit_message(true, '_bemi', $1::text)",
+    )
