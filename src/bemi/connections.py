@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bemi.errors import BemiError, ConfigError, PassingError, SetupError
+from bemi.errors import BemiError, ConfigError, PassingError, RefusedError, SetupError
 
 Role = Literal["source", "destination"]
 
@@ -142,5 +142,5 @@ def _refused(error: psycopg.OperationalError, url: str, what: Role) -> BemiError
     elif "walsender" in words or "REPLICATION" in words or "replication" in words:
         fix = "ALTER ROLE … REPLICATION; on a managed service, grant its replication role"
     else:
-        fix = f"check {variable}"
+        return RefusedError(message, fix=f"check {variable}")
     return SetupError(message, fix=fix)

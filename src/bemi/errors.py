@@ -4,8 +4,10 @@
     ├── ConfigError        a setting is missing or wrong
     ├── SetupError         a server is not as it must be; waiting will not help
     │   ├── StoreVersionError   the destination's schema is newer or older than this Bemi
+    │   ├── RefusedError   a server refused a connection, for a reason unknown to Bemi
     │   └── GapError       changes can't be had any more; an operator must decide
     ├── PassingError       a state that passes by itself: the worker waits
+    │   ├── SlotBusyError  another process holds the replication slot
     │   └── FencedError    another worker took over the checkpoint
     └── ProtocolError      replication data that does not parse
 """
@@ -31,12 +33,24 @@ class StoreVersionError(SetupError):
     """The destination's schema does not fit this version of Bemi."""
 
 
+class RefusedError(SetupError):
+    """A server refused a connection for a reason that its words do not tell Bemi.
+
+    Messages are in the server's language: at a worker's start this is wrong settings, later
+    it is taken for a server that starts up or is full.
+    """
+
+
 class GapError(SetupError):
     """Changes between the checkpoint and what the source still has are lost."""
 
 
 class PassingError(BemiError):
     """A state that is expected to pass by itself, such as a server that is starting up."""
+
+
+class SlotBusyError(PassingError):
+    """Another process holds the replication slot; the message names it."""
 
 
 class FencedError(PassingError):

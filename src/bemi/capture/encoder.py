@@ -57,13 +57,16 @@ STRETCH_COLUMNS: Final = (
 MAX_KEY: Final = 2000
 """Bytes of a primary key's text that an index entry is sure to take."""
 
+DAY: Final = 86_400_000_000
+"""Microseconds."""
+
 _FIXED: Final = struct.Struct("!h iq iq iq iq i16s ii ii".replace(" ", ""))
 _STRETCH: Final = struct.Struct("!h iq iq iq".replace(" ", ""))
 _LENGTH: Final = struct.Struct("!i")
 _NULL: Final = b"\xff\xff\xff\xff"
 _JSONB_VERSION: Final = b"\x01"
 _TEXT_OID: Final = 25
-_DAY: Final = 86_400_000_000
+
 _TAIL_BITS: Final = 58
 _TAIL_MASK: Final = (1 << _TAIL_BITS) - 1
 _INDEX_BITS: Final = 12  # more rows than fit a heap page of 32 kB never share a record
@@ -84,7 +87,7 @@ def first_context_id(day: int, source_id: int = 0) -> int:
 
 def context_id(committed_at: int, source_id: int, counter: int) -> int:
     """The id of the context numbered `counter`; unique per source for 2^32 contexts a day."""
-    return first_context_id(committed_at // _DAY, source_id) | counter & 0xFFFFFFFF
+    return first_context_id(committed_at // DAY, source_id) | counter & 0xFFFFFFFF
 
 
 class _Plan(msgspec.Struct, frozen=True):

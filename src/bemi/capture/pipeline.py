@@ -1,0 +1,50 @@
+"""The whole capture path, top to bottom: source ▸ decoder ▸ stitcher ▸ encoder ▸ sink.
+
+One step takes one frame of the replication stream as far as it goes. Nothing here waits but
+for the source to send or the sink to have stored, and feedback goes on meanwhile.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from bemi.capture.decoder import decode
+from bemi.capture.protocol import Keepalive, XLogData
+from bemi.capture.sink import Sink
+from bemi.capture.source import Source
+from bemi.capture.stitcher import Stitcher
+
+_WAIT: Final = 1.0
+"""Seconds after which stopping and feedback are looked at, when nothing happens at all."""
+
+
+class Pipeline:
+    """Moves changes from one source to one sink until it is told to stop."""
+
+    def __init__(self, source: Source, stitcher: Stitcher, sink: Sink) -> None:
+        self._source = source
+        self._stitcher = stitcher
+        self._sink = sink
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Until `stopped`, or an error of the source, the stream or the destination."""
+        while not stopped():
+            if self._sink.full():
+                self._sink.wait(_WAIT)
+            else:
+                self._step()
+            self._source.acknowledge(self._sink.stored)
+
+    def _step(self) -> None:
+        frame = self._source.receive()
+        match frame:
+            case XLogData():
+                message = decode(frame.payload)
+                for event in self._stitcher.take(message, frame.lsn):
+                    self._sink.put(event)
+            case Keepalive():
+                self._sink.reached(frame.end)
+                if frame.reply_requested:
+                    self._source.acknowledge(self._sink.stored, urgent=True)
+            case None:
+                self._sink.flush()
+                self._source.wait(_WAIT, also=self._sink.wake)

@@ -1,0 +1,190 @@
+"""The replication connection: frames in, feedback out, in its own rhythm.
+
+psycopg has no replication API; this loop stands on libpq's COPY functions, as
+https://www.postgresql.org/docs/current/libpq-copy.html describes them.
+"""
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from psycopg import pq, sql
+
+from bemi.capture.protocol import Frame, postgres_time, read_frame, write_status
+from bemi.connections import connect, explain, explained, first_line
+from bemi.errors import PassingError, SetupError, SlotBusyError
+from bemi.lsn import Lsn
+
+_STATUS_INTERVAL: Final = 5.0
+"""Seconds between status updates; wal_sender_timeout, 60 s by default, wants one in half."""
+
+_SILENCE: Final = 60.0
+"""Seconds without a byte, though a reply was asked for, after which the server is gone."""
+
+# The session settings that shape values in the stream; a role's own would change it.
+_SETTINGS: Final = {
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "xmloption": "content",
+    "lc_monetary": "C",
+}
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Where the log that is read comes from: IDENTIFY_SYSTEM and the database's OID."""
+
+    system_identifier: str
+    timeline: int
+    flushed: Lsn
+    database: str
+    database_oid: int
+
+
+class Source:
+    """A replication connection to one database. Not for use by several threads."""
+
+    def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
+        """Raises `PassingError` or `SetupError` when there is no such connection to be had."""
+        options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}"
+                           for name, value in _SETTINGS.items())
+        self._now = now
+        self._conn = connect(
+            url,
+            what="source",
+            replication=True,
+            options=options + " -c statement_timeout=0 -c lock_timeout=0",
+            client_encoding="UTF8",
+        )
+        self._pgconn = self._conn.pgconn
+        self._acknowledged = Lsn(0)
+        self._status_at = self._heard_at = time.monotonic()
+        self._asked = False
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def identify(self) -> Identity:
+        with explained("source"):
+            row = self._conn.execute("IDENTIFY_SYSTEM").fetchone()
+            assert row is not None
+            database = self._conn.execute(
+                "select oid::bigint from pg_database where datname = current_database()"
+            ).fetchone()
+            assert database is not None
+        return Identity(row[0], int(row[1]), Lsn.parse(row[2]), row[3], database[0])
+
+    def check_settings(self) -> bool:
+        """Read back what was asked for; whether the server checks its text's encoding.
+
+        Raises `SetupError` when a setting did not take: values would come in another form.
+        """
+        with explained("source"):
+            if self._show("server_encoding") == "SQL_ASCII":
+                # A SQL_ASCII server would end a UTF-8 stream at its first invalid byte.
+                self._conn.execute("set client_encoding to 'SQL_ASCII'")
+                checked = False
+            else:
+                checked = True
+            for name, wanted in _SETTINGS.items():
+                found = self._show(name)
+                if found.replace(" ", "") != wanted.replace(" ", ""):
+                    raise SetupError(
+                        f"the replication connection's {name} is {found!r}, not {wanted!r}",
+                        fix="connect without a pooler that strips startup options",
+                    )
+        return checked
+
+    def _show(self, name: str) -> str:
+        row = self._conn.execute(sql.SQL("show {}").format(sql.Identifier(name))).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def start(self, slot: str, publication: str) -> None:
+        """Begin streaming from where the slot stands. The slot is this connection's alone.
+
+        Raises `SlotBusyError` while another process holds the slot.
+        """
+        # The publication's name goes into a literal that pgoutput splits as identifiers.
+        names = '"' + publication.replace('"', '""') + '"'
+        command = sql.SQL(
+            "START_REPLICATION SLOT {} LOGICAL 0/0 "
+            "(proto_version '1', publication_names {}, messages 'true')"
+        ).format(sql.Identifier(slot), sql.Literal(names))
+        result = self._pgconn.exec_(command.as_bytes(self._conn))
+        if result.status != pq.ExecStatus.COPY_BOTH:
+            error = _error(result)
+            if error.sqlstate == "55006":
+                raise SlotBusyError(f"the replication slot is busy: {first_line(error)}")
+            raise explain(error, "source")
+        self._pgconn.nonblocking = 1
+
+    @property
+    def socket(self) -> int:
+        return self._pgconn.socket
+
+    def receive(self) -> Frame | None:
+        """The next frame, or `None` when none has arrived; never waits.
+
+        Raises `PassingError` when the connection ended.
+        """
+        size, data = self._pgconn.get_copy_data(1)
+        if size == 0:
+            try:
+                self._pgconn.consume_input()
+            except psycopg.OperationalError as error:
+                raise explain(error, "source") from error
+            size, data = self._pgconn.get_copy_data(1)
+            if size == 0:
+                return None
+        if size < 0:
+            raise self._ended()
+        self._heard_at = time.monotonic()
+        self._asked = False
+        return read_frame(bytes(data))
+
+    def wait(self, seconds: float, *, also: int) -> None:
+        """Wait until the server sends, `also` (a file descriptor) is readable, or time is up."""
+        select.select([self.socket, also], [], [], seconds)
+
+    def acknowledge(self, flushed: Lsn, *, urgent: bool = False) -> None:
+        """Tell the server that everything before `flushed` is durable in the destination.
+
+        Sent when there is news, when `urgent` (the server asked), and every few seconds all
+        the same. Guarantees that `flushed` never goes back; the caller guarantees that it
+        never runs ahead of the destination's checkpoint.
+        """
+        elapsed = time.monotonic() - self._status_at
+        if flushed <= self._acknowledged and not urgent and elapsed < _STATUS_INTERVAL:
+            return
+        silence = time.monotonic() - self._heard_at
+        if self._asked and silence > _SILENCE:
+            raise PassingError(f"the source has been silent for {silence:.0f} s")
+        self._asked = silence > _SILENCE / 2
+        self._acknowledged = max(self._acknowledged, flushed)
+        status = write_status(
+            self._acknowledged, postgres_time(self._now()), reply_requested=self._asked
+        )
+        try:
+            self._pgconn.put_copy_data(status)
+            # Unsent bytes go with the next flush: a status update is a few bytes, and the
+            # next one says all that this one said.
+            self._pgconn.flush()
+        except psycopg.OperationalError as error:
+            raise explain(error, "source") from error
+        self._status_at = time.monotonic()
+
+    def _ended(self) -> Exception:
+        result = self._pgconn.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            return explain(_error(result), "source")
+        return PassingError("the source ended the replication stream")
+
+
+def _error(result: Any) -> psycopg.Error:
+    return psycopg.errors.error_from_result(result, encoding="utf-8")
