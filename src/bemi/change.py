@@ -20,7 +20,7 @@ class Unchanged(enum.Enum):
 
 UNCHANGED: Final = Unchanged.UNCHANGED
 
-Value: TypeAlias = bytes | None | Literal[Unchanged.UNCHANGED]
+Value: TypeAlias = bytes | Literal[Unchanged.UNCHANGED] | None
 Row: TypeAlias = tuple[Value, ...]
 
 

@@ -1,15 +1,15 @@
 """The error tree. Everything that Bemi raises on purpose is a `BemiError`.
 
-    BemiError
-    ├── ConfigError        a setting is missing or wrong
-    ├── SetupError         a server is not as it must be; waiting will not help
-    │   ├── StoreVersionError   the destination's schema is newer or older than this Bemi
-    │   ├── RefusedError   a server refused a connection, for a reason unknown to Bemi
-    │   └── GapError       changes can't be had any more; an operator must decide
-    ├── PassingError       a state that passes by itself: the worker waits
-    │   ├── SlotBusyError  another process holds the replication slot
-    │   └── FencedError    another worker took over the checkpoint
-    └── ProtocolError      replication data that does not parse
+BemiError
+├── ConfigError        a setting is missing or wrong
+├── SetupError         a server is not as it must be; waiting will not help
+│   ├── StoreVersionError   the destination's schema is newer or older than this Bemi
+│   ├── RefusedError   a server refused a connection, for a reason unknown to Bemi
+│   └── GapError       changes can't be had any more; an operator must decide
+├── PassingError       a state that passes by itself: the worker waits
+│   ├── SlotBusyError  another process holds the replication slot
+│   └── FencedError    another worker took over the checkpoint
+└── ProtocolError      replication data that does not parse
 """
 
 

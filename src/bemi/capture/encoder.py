@@ -351,9 +351,7 @@ def _too_large(rows: list[Row]) -> set[int]:
     """The columns to leave out so that each image fits jsonb: the largest first."""
     found: set[int] = set()
     for row in rows:
-        sizes = {
-            at: len(value) for at, value in enumerate(row) if isinstance(value, bytes)
-        }
+        sizes = {at: len(value) for at, value in enumerate(row) if isinstance(value, bytes)}
         # Escaping makes a text longer, at most by six: a control character becomes \u0001.
         while sum(sizes.values()) * 6 > MAX_JSONB and sum(
             len(quote_lossy(row[at])) for at in sizes

@@ -51,8 +51,9 @@ class Source:
 
     def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
         """Raises `PassingError` or `SetupError` when there is no such connection to be had."""
-        options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}"
-                           for name, value in _SETTINGS.items())
+        options = " ".join(
+            f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SETTINGS.items()
+        )
         self._now = now
         self._conn = connect(
             url,

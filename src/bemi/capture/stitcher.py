@@ -88,7 +88,7 @@ class Stitcher:
         take = self._take.get(type(message))
         return _NOTHING if take is None else take(message, lsn)
 
-    def _begin(self, message: Begin, lsn: int) -> tuple[Event, ...]:
+    def _begin(self, message: Begin, _lsn: int) -> tuple[Event, ...]:
         if self._transaction is not None:
             raise ProtocolError("a transaction begins inside another one")
         self._next_xid = xid = widen_xid(message.xid, self._next_xid)
@@ -102,13 +102,13 @@ class Stitcher:
         self._marked = False
         return _NOTHING
 
-    def _commit(self, message: Commit, lsn: int) -> tuple[Event, ...]:
+    def _commit(self, message: Commit, _lsn: int) -> tuple[Event, ...]:
         transaction = self._current()
         told = self._tell_stretch() if self._stretch_used and not self._stretch_told else _NOTHING
         self._transaction = None
         return (*told, Committed(transaction, message.end_lsn, self._ordinal, self._marked))
 
-    def _relation(self, message: Relation, lsn: int) -> tuple[Event, ...]:
+    def _relation(self, message: Relation, _lsn: int) -> tuple[Event, ...]:
         self._tables[message.oid] = self._describe(message)
         return _NOTHING
 
@@ -121,7 +121,7 @@ class Stitcher:
         new = message.new
         before_known = message.old_kind == "O"
         before = message.old if before_known else _identity(table, message.old)
-        flags = () if before_known else _BEFORE_UNKNOWN
+        flags: tuple[str, ...] = () if before_known else _BEFORE_UNKNOWN
         if UNCHANGED in new:
             if before is not None:
                 new = tuple(
@@ -151,7 +151,7 @@ class Stitcher:
             events += self._change(table, Operation.TRUNCATE, lsn, None, None)
         return tuple(events)
 
-    def _message(self, message: LogicalMessage, lsn: int) -> tuple[Event, ...]:
+    def _message(self, message: LogicalMessage, _lsn: int) -> tuple[Event, ...]:
         if not message.transactional:
             return _NOTHING
         if message.prefix == MARK_PREFIX:
@@ -184,9 +184,7 @@ class Stitcher:
         self._stretch_told = True
         context = self._context or NO_CONTEXT
         return (
-            Stretch(
-                self._current(), self._stretch, context.content, context.dropped, context.raw
-            ),
+            Stretch(self._current(), self._stretch, context.content, context.dropped, context.raw),
         )
 
     def _change(
@@ -260,5 +258,3 @@ def _identity(table: Table, old: Row | None) -> Row | None:
         value if column.in_identity else UNCHANGED
         for column, value in zip(table.columns, old, strict=True)
     )
-
-

@@ -121,7 +121,7 @@ def array(element: Natural) -> Natural:
     def encode(value: bytes) -> Fragment:
         if value[:1] == b"[":  # bounds other than 1 are lost in JSON
             raise NotNatural
-        parts = []
+        parts: list[bytes] = []
         append = parts.append
         for match in _ARRAY_TOKEN.finditer(value):
             token = match[0]

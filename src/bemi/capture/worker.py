@@ -16,19 +16,19 @@ from psycopg import sql
 
 from bemi.capture import preflight
 from bemi.capture.catalog import Catalog
+from bemi.capture.continuity import take_over
 from bemi.capture.encoder import Encoder
 from bemi.capture.pipeline import Pipeline
 from bemi.capture.protocol import postgres_time
 from bemi.capture.sink import Sink
-from bemi.capture.source import Identity, Source
+from bemi.capture.source import Source
 from bemi.capture.stitcher import MARK_PREFIX, Stitcher
 from bemi.capture.watch import TableWatch
 from bemi.config import Settings
-from bemi.connections import RefusedError, connect, explained
-from bemi.errors import GapError, PassingError, SetupError, SlotBusyError
+from bemi.connections import connect, explained
+from bemi.errors import PassingError, RefusedError, SetupError, SlotBusyError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
-from bemi.store.checkpoint import Checkpoint
 from bemi.store.migrate import require_current
 
 log = logging.getLogger("bemi.worker")
@@ -101,7 +101,7 @@ class Worker:
                 self._say(error)
             if time.monotonic() - began > 2 * _LONGEST_PAUSE:
                 pause = _FIRST_PAUSE
-            self._stop.wait(random.uniform(pause / 2, pause))  # noqa: S311 - jitter, not a secret
+            self._stop.wait(random.uniform(pause / 2, pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _say(self, error: PassingError | RefusedError) -> None:
@@ -127,8 +127,12 @@ class Worker:
                     catalog = Catalog(catalog_conn)
                     encoding, next_xid = _server_state(catalog_conn)
                 source.start(settings.slot, settings.publication)
-                with explained("destination"), explained("source"):
-                    held = self._claim(writer, catalog_conn, identity)
+                with explained("source"):
+                    slot_at = _confirmed(catalog_conn, settings.slot)
+                with explained("destination"):
+                    held = take_over(
+                        writer, settings, identity, slot_at, accept_gap=self._accept_gap
+                    )
                 self._stream(
                     source,
                     Stitcher(
@@ -180,12 +184,15 @@ class Worker:
 
         The mark asks the worker that sees it, this one or another, for a prompt checkpoint.
         """
-        with connect(self._settings.source_url, what="source") as conn, explained("source"):
-            with conn.transaction():
-                conn.execute("set local synchronous_commit to on")
-                row = conn.execute(
-                    "select pg_logical_emit_message(true, %s, '')::text", [MARK_PREFIX]
-                ).fetchone()
+        with (
+            connect(self._settings.source_url, what="source") as conn,
+            explained("source"),
+            conn.transaction(),
+        ):
+            conn.execute("set local synchronous_commit to on")
+            row = conn.execute(
+                "select pg_logical_emit_message(true, %s, '')::text", [MARK_PREFIX]
+            ).fetchone()
         assert row is not None
         return Lsn.parse(row[0])
 
@@ -199,79 +206,6 @@ class Worker:
         ):
             found = checkpoints.read(conn, settings.schema, settings.source)
         return found is not None and found.position >= self._target
-
-    def _claim(
-        self, writer: psycopg.Connection[Any], catalog: psycopg.Connection[Any], identity: Identity
-    ) -> Checkpoint:
-        """Take the checkpoint over, and see that the slot goes on where it ends.
-
-        Raises `GapError`, with the gap recorded, when it does not and nobody accepted that.
-        """
-        settings = self._settings
-        found = checkpoints.read(writer, settings.schema, settings.source)
-        if found is None:
-            raise SetupError(
-                f'the source "{settings.source}" is not registered in the destination',
-                fix="run `bemi init`",
-            )
-        held = checkpoints.claim(writer, settings.schema, found.source_id)
-        writer.commit()
-        epoch = checkpoints.read_epoch(writer, settings.schema, held.epoch)
-        slot_at = _confirmed(catalog, settings.slot)
-        known = (epoch.system_identifier, epoch.timeline, epoch.database_oid)
-        now = (identity.system_identifier, identity.timeline, identity.database_oid)
-        if known != now or held.position > identity.flushed:
-            cause, detail = "epoch_changed", (
-                f"the checkpoint is at {held.position} of system {known[0]}, timeline {known[1]}, "
-                f"database {known[2]}; the source is at {identity.flushed} of system {now[0]}, "
-                f"timeline {now[1]}, database {now[2]}"
-            )
-        elif slot_at > held.position:
-            cause, detail = "slot_ahead", (
-                f"the checkpoint is at {held.position}, the slot {settings.slot} at {slot_at}"
-            )
-        else:
-            return held
-        checkpoints.record_gap(
-            writer,
-            settings.schema,
-            held,
-            to=slot_at,
-            cause=cause,
-            detail=detail,
-            accepted=self._accept_gap,
-        )
-        if not self._accept_gap:
-            writer.commit()
-            raise GapError(
-                f"changes are missing and can't be had any more: {detail}",
-                fix="find out why; then `bemi run --accept-gap` records the gap and goes on",
-            )
-        if cause == "epoch_changed":
-            checkpoints.begin_epoch(
-                writer,
-                settings.schema,
-                held.source_id,
-                system_identifier=identity.system_identifier,
-                timeline=identity.timeline,
-                database_oid=identity.database_oid,
-                database=identity.database,
-                position=slot_at,
-            )
-            held = checkpoints.claim(writer, settings.schema, held.source_id)
-        else:
-            with writer.cursor() as cursor:
-                held = checkpoints.advance(
-                    cursor,
-                    settings.schema,
-                    held,
-                    position=slot_at,
-                    next_context=held.next_context,
-                    committed_at=None,
-                )
-        writer.commit()
-        log.warning("gap accepted", extra={"cause": cause, "detail": detail})
-        return held
 
 
 def _prepare(writer: psycopg.Connection[Any]) -> str | None:

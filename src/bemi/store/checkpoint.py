@@ -174,8 +174,8 @@ def advance(
     held: Checkpoint,
     *,
     position: Lsn,
-    next_context: int,
-    committed_at: int | None,
+    next_context: int | None = None,
+    committed_at: int | None = None,
 ) -> Checkpoint:
     """Move the checkpoint that this worker holds, in the transaction that stored the rows.
 
@@ -184,7 +184,8 @@ def advance(
     """
     cursor.execute(
         sql.SQL(
-            "update {} c set position = %s, next_context = %s, updated_at = clock_timestamp(), "
+            "update {} c set position = %s, updated_at = clock_timestamp(), "
+            "next_context = coalesce(%s, next_context), "
             "committed_at = coalesce(timestamptz '2000-01-01 00:00:00+00' "
             "+ %s::bigint * interval '1 microsecond', committed_at) "
             "where source_id = %s and fence = %s and position = %s and epoch = %s returning {}"

@@ -1,0 +1,100 @@
+"""Sees that what the slot will send goes on where the history ends.
+
+To be asked by the worker that holds the slot. Where changes between the two can't be had any
+more, the gap is recorded, and the worker stops until an operator has accepted it.
+"""
+
+import logging
+from typing import Any
+
+import psycopg
+
+from bemi.capture.source import Identity
+from bemi.config import Settings
+from bemi.errors import GapError, SetupError
+from bemi.lsn import Lsn
+from bemi.store import checkpoint as checkpoints
+from bemi.store.checkpoint import Checkpoint, Epoch
+
+log = logging.getLogger("bemi.worker")
+
+
+def take_over(
+    conn: psycopg.Connection[Any],
+    settings: Settings,
+    identity: Identity,
+    slot_at: Lsn,
+    *,
+    accept_gap: bool,
+) -> Checkpoint:
+    """Claim the source's checkpoint; the one to go on from. Commits.
+
+    `slot_at` is the slot's confirmed position. Raises `GapError`, with the gap recorded, when
+    the slot begins behind the checkpoint, or in another stretch of WAL history.
+    """
+    schema = settings.schema
+    found = checkpoints.read(conn, schema, settings.source)
+    if found is None:
+        raise SetupError(
+            f'the source "{settings.source}" is not registered in the destination',
+            fix="run `bemi init`",
+        )
+    held = checkpoints.claim(conn, schema, found.source_id)
+    conn.commit()
+    epoch = checkpoints.read_epoch(conn, schema, held.epoch)
+    broken = _epoch_changed(epoch, identity, held.position)
+    if broken is None and slot_at <= held.position:
+        return held
+    cause = "slot_ahead" if broken is None else "epoch_changed"
+    detail = broken or f"the history ends at {held.position}, the slot begins at {slot_at}"
+    checkpoints.record_gap(
+        conn, schema, held, to=slot_at, cause=cause, detail=detail, accepted=accept_gap
+    )
+    if not accept_gap:
+        conn.commit()
+        raise GapError(
+            f"changes are missing and can't be had any more: {detail}",
+            fix="find out why; then `bemi run --accept-gap` records the gap and goes on",
+        )
+    if broken is None:
+        held = checkpoints.advance(conn.cursor(), schema, held, position=slot_at)
+    else:
+        checkpoints.begin_epoch(
+            conn,
+            schema,
+            held.source_id,
+            system_identifier=identity.system_identifier,
+            timeline=identity.timeline,
+            database_oid=identity.database_oid,
+            database=identity.database,
+            position=slot_at,
+        )
+        held = checkpoints.claim(conn, schema, held.source_id)
+    conn.commit()
+    log.warning("gap accepted", extra={"cause": cause, "detail": detail})
+    return held
+
+
+def _epoch_changed(epoch: Epoch, identity: Identity, position: Lsn) -> str | None:
+    """Why positions of the history can't be compared with the source's, if they can't."""
+    if epoch.system_identifier != identity.system_identifier:
+        return (
+            f"the source is another server: its system identifier is "
+            f"{identity.system_identifier}, the history's {epoch.system_identifier}"
+        )
+    if epoch.database_oid != identity.database_oid:
+        return (
+            f"the source is another database: its OID is {identity.database_oid}, "
+            f"the history's {epoch.database_oid}"
+        )
+    if epoch.timeline != identity.timeline:
+        return (
+            f"the source was promoted or restored: it is on timeline {identity.timeline}, "
+            f"the history on {epoch.timeline}"
+        )
+    if position > identity.flushed:
+        return (
+            f"the source's log ends at {identity.flushed}, before the history's end at "
+            f"{position}: it was restored from an older state"
+        )
+    return None
