@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 
 from bemi.embedded import Server
 from tests.support import databases
+
+# A machine that is busy with other tests is no reason to fail; in CI the examples are the same ones.
+hypothesis.settings.register_profile("bemi", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("bemi")
 
 SETTINGS = {
     "max_replication_slots": "20",
