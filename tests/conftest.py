@@ -11,7 +11,7 @@ import pytest
 from bemi.embedded import Server
 from tests.support import databases
 
-# A machine that is busy with other tests is no reason to fail; in CI the examples are the same ones.
+# A machine busy with other tests is no reason to fail. In CI the examples are always the same.
 hypothesis.settings.register_profile("bemi", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("bemi")
 
