@@ -4,6 +4,7 @@ Anything may be emitted under that prefix by anyone: what can't be read is said,
 and never stops the stream.
 """
 
+import json
 from typing import Final
 
 import msgspec
@@ -41,11 +42,13 @@ def read_context(content: bytes, encoding: str) -> Context:
     else:
         text = content
     try:
-        value = msgspec.json.decode(text)
+        value = _parse(text)
     except UnicodeDecodeError:
         return Context(EMPTY, "undecodable", content)
-    except (msgspec.DecodeError, RecursionError):
+    except ValueError:
         return Context(EMPTY, "not_json", content)
+    except RecursionError:
+        return Context(EMPTY, "not_jsonb", content)
     if value is None:
         return NO_CONTEXT
     if not isinstance(value, dict):
@@ -53,3 +56,18 @@ def read_context(content: bytes, encoding: str) -> Context:
     if not jsonb_takes(text):
         return Context(EMPTY, "not_jsonb", content)
     return Context(text)
+
+
+def _parse(text: bytes) -> object:
+    """What kind of value JSON text is. Raises `ValueError` and `RecursionError`."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        # It refuses numbers beyond a float, and half a surrogate pair, which are JSON.
+        return json.loads(
+            text.decode(), parse_int=len, parse_float=len, parse_constant=_not_a_number
+        )
+
+
+def _not_a_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
