@@ -77,7 +77,7 @@ def find(asked: Path | None = None) -> Path:
 
 
 def copy(folder: Path, target: Path) -> Path:
-    """Copies the installation around `folder` (some 40 MB) below `target`; returns the copy's bin.
+    """Copies the installation around `folder` (some 33 MB) below `target`; returns the copy's bin.
 
     A wheel keeps its shared libraries in a folder beside the package (`<package>.libs`), which the
     programs look for relative to themselves: the copy keeps that shape.
