@@ -29,21 +29,21 @@ COPY_TRAILER: Final = b"\xff\xff"
 CHANGE_COLUMNS: Final = (
     "committed_at",
     "commit_position",
-    "context_id",
     "position",
+    "context_id",
     "id",
     "ordinal",
     "epoch",
+    "operation",
     "relation",
     "schema",
     "table",
-    "operation",
     "primary_key",
     "previous_key",
-    "before",
-    "changed",
-    "after",
     "flags",
+    "after",
+    "changed",
+    "before",
 )
 STRETCH_COLUMNS: Final = (
     "id",
@@ -184,9 +184,9 @@ class Encoder:
                     8,
                     transaction.commit_lsn,
                     8,
-                    context_id,
-                    8,
                     change.lsn,
+                    8,
+                    context_id,
                     16,
                     self._change_id(change),
                     4,
@@ -194,12 +194,12 @@ class Encoder:
                     4,
                     self._epoch,
                 ),
-                plan.names,
                 _OPERATIONS[change.operation],
+                plan.names,
                 _field(key),
                 _field(previous),
-                images,
                 _text_array(flags) if flags else _NULL,
+                images,
             )
         )
 
@@ -262,16 +262,16 @@ def key_text(table: Table, row: Row) -> bytes | None:
 
 
 def _images(plan: _Plan, change: Change) -> bytes:
-    """The fields `before`, `changed`, `after`. Raises `NotNatural`."""
+    """The fields `after`, `changed`, `before`. Raises `NotNatural`."""
     old, new = change.before, change.after
     if new is None:
         if old is None:
             return _NULL + _NULL + _NULL
-        return _object(_members(plan, old)) + _NULL + _NULL
+        return _NULL + _NULL + _object(_members(plan, old))
     if old is None:
-        return _NULL + _NULL + _object(_members(plan, new))
+        return _object(_members(plan, new)) + _NULL + _NULL
     if not change.before_known:
-        return _object(_members(plan, old)) + _NULL + _object(_members(plan, new))
+        return _object(_members(plan, new)) + _NULL + _object(_members(plan, old))
     after: list[bytes] = []
     changed: list[bytes] = []
     for key, encode, was, value in zip(plan.keys, plan.encoders, old, new, strict=True):
@@ -283,7 +283,7 @@ def _images(plan: _Plan, change: Change) -> bytes:
             after.append(member)
         if was != value:
             changed.append(_member(key, encode, was))
-    return _NULL + _object(changed) + _object(after)
+    return _object(after) + _object(changed) + _NULL
 
 
 def _members(plan: _Plan, row: Row) -> list[bytes]:

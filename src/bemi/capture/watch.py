@@ -1,33 +1,52 @@
-"""Notices tables made after `init`, beside the stream and in its own rhythm."""
+"""What a worker does beside the stream, in its own rhythm: notice tables made after `init`,
+and keep the store's partitions and statistics ahead of the rows.
+"""
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 
 from bemi.capture.tables import add_new_tables
 from bemi.config import Settings
-from bemi.connections import connect, explained
+from bemi.connections import Role, connect, explained
 from bemi.errors import BemiError
 
 log = logging.getLogger("bemi.watch")
 
-_INTERVAL: Final = 10.0
-"""Seconds between looks at the catalog; a look costs the source a few milliseconds."""
+_TABLES_INTERVAL: Final = 10.0
+"""Seconds between looks at the source's catalog; a look takes a few milliseconds."""
+
+_UPKEEP_INTERVAL: Final = 60.0
+"""Seconds between upkeeps of the store; mostly there is nothing to do."""
 
 
-class TableWatch:
-    """Looks for new tables while it is entered. Its failures are told and end nothing."""
+class Watch:
+    """Calls `look` with a connection of its own, again and again while it is entered.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Failures are told and end nothing: the next look tries again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        what: Role,
+        look: Callable[[psycopg.Connection[Any]], None],
+        *,
+        interval: float,
+    ) -> None:
+        self._url = url
+        self._what: Role = what
+        self._look = look
+        self._interval = interval
         self._stop = threading.Event()
-        self._told: set[str] = set()
-        self._thread = threading.Thread(target=self._watch, name="bemi-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"bemi-watch-{what}", daemon=True)
 
-    def __enter__(self) -> "TableWatch":
+    def __enter__(self) -> "Watch":
         self._thread.start()
         return self
 
@@ -38,37 +57,48 @@ class TableWatch:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
+        # A look that hangs in the network ends with the process; it holds nothing.
         self._thread.join(2.0)
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with (
-                    connect(self._settings.source_url, what="source") as conn,
-                    explained("source"),
-                ):
+                with connect(self._url, what=self._what) as conn, explained(self._what):
                     while not self._stop.is_set():
                         self._look(conn)
-                        self._stop.wait(_INTERVAL)
+                        self._stop.wait(self._interval)
             except BemiError as error:
-                log.warning("can't look for new tables", extra={"reason": str(error)})
-                self._stop.wait(_INTERVAL)
+                log.warning("can't look after the %s", self._what, extra={"reason": str(error)})
+                self._stop.wait(self._interval)
 
-    def _look(self, conn: psycopg.Connection[Any]) -> None:
-        found = add_new_tables(conn, self._settings)
+
+def watch_tables(settings: Settings) -> Watch:
+    """Adds new tables to the publication, or says once why each is not tracked."""
+    told: set[str] = set()
+
+    def look(conn: psycopg.Connection[Any]) -> None:
+        found = add_new_tables(conn, settings)
         for state in found.added:
             log.info("table added", extra={"table": state.qualified})
-        for level, states in ((logging.WARNING, found.untracked), (logging.ERROR, found.failing)):
-            for state in states:
-                told = f"{state.qualified}: {state.reason}"
-                if told not in self._told:
-                    self._told.add(told)
-                    log.log(
-                        level,
-                        "table not tracked" if not state.published else "table without identity",
-                        extra={
-                            "table": state.qualified,
-                            "reason": state.reason,
-                            "fix": state.fix,
-                        },
-                    )
+        for state in (*found.untracked, *found.failing):
+            key = f"{state.qualified}: {state.reason}"
+            if key in told:
+                continue
+            told.add(key)
+            message = "table without identity" if state.published else "table not tracked"
+            log.warning(
+                message,
+                extra={"table": state.qualified, "reason": state.reason, "fix": state.fix},
+            )
+
+    return Watch(settings.source_url, "source", look, interval=_TABLES_INTERVAL)
+
+
+def watch_store(settings: Settings) -> Watch:
+    """Keeps the store's partitions and statistics."""
+    statement = sql.SQL("select {}()").format(sql.Identifier(settings.schema, "upkeep"))
+
+    def look(conn: psycopg.Connection[Any]) -> None:
+        conn.execute(statement)
+
+    return Watch(settings.destination_url, "destination", look, interval=_UPKEEP_INTERVAL)

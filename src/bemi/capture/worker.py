@@ -23,7 +23,7 @@ from bemi.capture.protocol import postgres_time
 from bemi.capture.sink import Sink
 from bemi.capture.source import Source
 from bemi.capture.stitcher import MARK_PREFIX, Stitcher
-from bemi.capture.watch import TableWatch
+from bemi.capture.watch import watch_store, watch_tables
 from bemi.config import Settings
 from bemi.connections import connect, explained
 from bemi.errors import PassingError, RefusedError, SetupError, SlotBusyError
@@ -167,7 +167,7 @@ class Worker:
         )
         drain = 0.0
         try:
-            with TableWatch(self._settings):
+            with watch_tables(self._settings), watch_store(self._settings):
                 Pipeline(source, stitcher, sink).run(lambda: self._done(sink))
             drain = _DRAIN
         finally:

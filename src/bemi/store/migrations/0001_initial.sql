@@ -66,32 +66,37 @@ create index on contexts (transaction_id);
 create index on contexts using gin (context jsonb_path_ops);
 create index on contexts (id) where dropped is not null;
 
+-- Columns run from fixed width to variable, so that little is padded. `operation` is spelled
+-- out: behind a CASE in the view it would have no statistics.
 create table row_changes (
     committed_at timestamptz not null,
     commit_position bigint not null,
-    context_id bigint not null,
     position bigint not null,
+    context_id bigint not null,  -- always there; a foreign key would be looked up for each row
     id uuid not null,
     ordinal int not null,
     epoch int not null,
     relation oid not null,
+    operation text not null,
     schema text not null,
     "table" text not null,
-    operation text not null,
     primary_key text,
     previous_key text,
-    before jsonb,   -- the old row of a DELETE, or what is known of it
-    changed jsonb,  -- the old values of what an UPDATE changed, when the old row is known
+    flags text[],
     after jsonb,
-    flags text[]
+    changed jsonb,  -- the old values of what an UPDATE changed, when the old row is known
+    before jsonb    -- the old row of a DELETE, or what is known of it
 ) partition by range (committed_at);
+-- Begins with committed_at because people write `order by committed_at desc limit 50`.
 create unique index on row_changes (committed_at, commit_position, ordinal, epoch);
 create index on row_changes ("table", primary_key, commit_position);
 create index on row_changes ("table", commit_position);
+create index on row_changes (commit_position);  -- a change by its id, too: see commit_position()
 create index on row_changes (context_id);
 
 -- What readers see, whatever lies beneath. `context` must stay the bare column: wrapped in an
--- expression it could not use its index.
+-- expression it could not use its index. Left joins: the planner leaves out what a query does
+-- not ask for, and a filter on a bare column turns its join into an inner one.
 create view changes as
 select
     r.id,
@@ -115,9 +120,20 @@ select
     r.previous_key,
     r.flags
 from row_changes r
-join contexts c on c.id = r.context_id
-join epochs e on e.epoch = r.epoch
-join sources s on s.source_id = e.source_id;
+left join contexts c on c.id = r.context_id
+left join epochs e on e.epoch = r.epoch
+left join sources s on s.source_id = e.source_id;
+
+-- The commit position in the leading bits of a change's id, which finds the change by an index:
+-- where commit_position = bemi.commit_position(ID) and id = ID
+create function commit_position(id uuid) returns bigint
+language sql immutable strict parallel safe
+as $$
+    select ('x' || substr(h, 1, 12) || substr(h, 14, 3) || to_hex(
+        ('x' || substr(h, 17, 2))::bit(8)::int >> 2 & 15
+    ))::bit(64)::bigint
+    from replace(id::text, '-', '') h
+$$;
 
 -- Makes the monthly partitions that changes committed from `since` to `until` need. Runs with
 -- its owner's rights, so that the worker's role needs only the right to insert.
@@ -160,3 +176,26 @@ begin
 end
 $$;
 revoke execute on function ensure_partitions from public;
+
+-- Keeps what autovacuum does not: partitions ahead of time, and statistics of the partitioned
+-- tables themselves, without which a rare context is looked for by walking the whole feed.
+-- The worker calls it from time to time.
+create function upkeep() returns void
+language plpgsql security definer set search_path from current
+as $$
+declare
+    analysed real := (select reltuples from pg_class where oid = 'row_changes'::regclass);
+    present bigint := (
+        select coalesce(sum(pg_stat_get_live_tuples(inhrelid)), 0)
+        from pg_inherits
+        where inhparent = 'row_changes'::regclass
+    );
+begin
+    perform ensure_partitions(now(), now() + interval '28 days');
+    if present > 2 * greatest(analysed, 500) then
+        analyze contexts (id);
+        analyze row_changes (context_id, epoch);
+    end if;
+end
+$$;
+revoke execute on function upkeep from public;
