@@ -122,6 +122,13 @@ def require_source(source: Connection, settings: Settings) -> None:
             _insist(look(servers))
 
 
+def require_destination(destination: Connection, settings: Settings) -> None:
+    """What `init` can't do without on the destination."""
+    servers = Servers(settings, destination=destination)
+    with explained("destination"):
+        _insist(destination_writable(servers))
+
+
 def _insist(finding: Finding) -> None:
     if finding.level == "failure":
         raise SetupError(finding.message, fix=finding.fix)

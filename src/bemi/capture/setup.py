@@ -1,0 +1,397 @@
+"""Makes what a worker needs on both servers. Safe to run twice.
+
+The order carries a guarantee: the publication is committed before the slot is made, because
+decoding WAL from a time without the publication fails for ever; and the checkpoint begins
+where the slot does, so the history is complete from there. Reads nothing of the stream.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from bemi.capture import preflight, publication, slot
+from bemi.capture.progress import Progress, Report
+from bemi.capture.source import Identity, Source
+from bemi.capture.tables import TableState, publish, survey, with_remembered_rules
+from bemi.config import Settings
+from bemi.connections import connect, explained, first_line
+from bemi.errors import SetupError
+from bemi.lsn import Lsn
+from bemi.store import checkpoint, migrate, sources
+from bemi.store.checkpoint import Checkpoint
+from bemi.store.sources import Setup
+
+Connection = psycopg.Connection[Any]
+
+LOCK_TIMEOUT: Final = "3s"
+"""What `alter table … replica identity` may wait for its lock: all of the application's
+statements on that table queue up behind it meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class InitResult:
+    changed: tuple[str, ...]
+    """What this run did, in order; empty when everything was there."""
+    tracked: tuple[TableState, ...]
+    untracked: tuple[TableState, ...]
+    """Wanted, not tracked; each with its reason."""
+    unwanted: tuple[TableState, ...]
+    """Tracked since an earlier run, though the rules do not want them any more."""
+    not_full: tuple[tuple[str, str], ...]
+    """Tables that were to get REPLICA IDENTITY FULL and did not, with the reason."""
+    gap: str | None
+    """What is lost between the checkpoint and the slot, which `run --accept-gap` records."""
+    position: Lsn
+    """Where the history goes on."""
+
+
+def init(
+    settings: Settings,
+    *,
+    full: Sequence[str] = (),
+    readers: Sequence[str] = (),
+    new_slot: bool = False,
+    report: Report,
+) -> InitResult:
+    """Make the destination's schema, the publication, the slot and the checkpoint.
+
+    `full`: globs of tables to set to REPLICA IDENTITY FULL. `readers`: roles to let read the
+    history. `new_slot`: make the slot anew, for a stream that can't get past some WAL.
+    What is there already stays as it is; a run that failed is completed by the next one.
+    Raises `SetupError`, before anything is changed when the servers are not as they must be.
+    """
+    progress = Progress(report)
+    with (
+        connect(settings.source_url, what="source") as source,
+        connect(settings.destination_url, what="destination") as destination,
+        progress.completing("bemi init"),
+    ):
+        preflight.require_source(source, settings)
+        identity = _identify(settings)
+        with explained("destination"):
+            preflight.require_destination(destination, settings)
+            stored = sources.read(destination, settings.schema, settings.source)
+            _require_same_source(settings, stored, identity)
+            _require_roles(destination, readers)
+        _require_ours(source, settings)
+        setup = _chosen(settings, stored)
+        settings = with_remembered_rules(settings, setup)
+        to_full = _select_full(source, settings, full)
+
+        with explained("destination"):
+            _make_history(destination, settings, identity, progress)
+            _remember(destination, settings, setup)
+        setup, not_full = _set_full(source, destination, settings, setup, to_full, progress)
+        made = _make_publication(source, settings, progress)
+        refused = _publish_tables(source, settings, progress)
+        position = _make_slot(source, settings, progress, anew=new_slot or made)
+        with explained("destination"):
+            held = _register(destination, settings, identity, position)
+            gap = _find_gap(destination, settings, held, identity, position)
+            _grant(destination, settings, readers, progress)
+
+        states = survey(source, settings)
+    return InitResult(
+        changed=tuple(progress.done),
+        tracked=tuple(state for state in states if state.published),
+        untracked=tuple(
+            refused.get(state.oid, state)
+            for state in states
+            if state.wanted and not state.published
+        ),
+        unwanted=tuple(state for state in states if state.published and not state.wanted),
+        not_full=tuple(not_full),
+        gap=gap,
+        position=held.position,
+    )
+
+
+# --- before anything is changed --------------------------------------------------------------
+
+
+def _identify(settings: Settings) -> Identity:
+    """Also the test of the replication privilege, by doing."""
+    replication = Source(settings.source_url)
+    try:
+        return replication.identify()
+    finally:
+        replication.close()
+
+
+def _require_same_source(
+    settings: Settings, stored: sources.StoredSource | None, identity: Identity
+) -> None:
+    if stored is None:
+        return
+    known = (stored.database, stored.slot, stored.publication)
+    now = (identity.database, settings.slot, settings.publication)
+    if known != now:
+        raise SetupError(
+            f'the destination knows the source "{settings.source}" with database "{known[0]}",'
+            f' slot "{known[1]}" and publication "{known[2]}", not with database "{now[0]}",'
+            f' slot "{now[1]}" and publication "{now[2]}"',
+            fix="set BEMI_SOURCE to a name of its own for this one, or the other settings to"
+            " what they were",
+        )
+
+
+def _require_roles(destination: Connection, readers: Sequence[str]) -> None:
+    for role in readers:
+        row = destination.execute("select to_regrole(quote_ident(%s)) is null", [role]).fetchone()
+        if row is None or row[0]:
+            raise SetupError(
+                f'there is no role "{role}" on the destination',
+                fix=f'create role "{role}" login; then run `bemi init` again',
+            )
+
+
+def _require_ours(source: Connection, settings: Settings) -> None:
+    """That neither name is taken by something that is not Bemi's."""
+    with explained("source"):
+        found = publication.read(source, settings.publication)
+        if found is not None and found.faults:
+            raise SetupError(
+                f'the publication "{found.name}" is not one of Bemi\'s: {"; ".join(found.faults)}',
+                fix=found.fix or "name another one in BEMI_PUBLICATION",
+            )
+        existing = slot.read(source, settings.slot)
+        fault = None if existing is None else existing.fault(source.info.dbname)
+        if fault is not None:
+            raise SetupError(
+                f'the replication slot "{settings.slot}" can\'t be used: {fault}',
+                fix="name another one in BEMI_SLOT",
+            )
+
+
+def _chosen(settings: Settings, stored: sources.StoredSource | None) -> Setup:
+    """The rules given now; without any, those of an earlier run."""
+    setup = stored.setup if stored is not None else Setup()
+    if settings.schemas or settings.tables:
+        return msgspec.structs.replace(setup, schemas=settings.schemas, tables=settings.tables)
+    return setup
+
+
+def _select_full(source: Connection, settings: Settings, globs: Sequence[str]) -> list[TableState]:
+    states = survey(source, settings)
+    selected: dict[int, TableState] = {}
+    for glob in globs:
+        pattern = glob if "." in glob else f"public.{glob}"
+        found = [
+            state
+            for state in states
+            if fnmatchcase(state.qualified, pattern)
+            or (state.root is not None and fnmatchcase(state.root, pattern))
+        ]
+        if not found:
+            raise SetupError(
+                f"--full {glob} matches no table",
+                fix="give SCHEMA.TABLE, where * stands for anything",
+            )
+        selected.update((state.oid, state) for state in found if state.identity != "full")
+    return list(selected.values())
+
+
+# --- the steps of init -----------------------------------------------------------------------
+
+
+def _make_history(
+    destination: Connection, settings: Settings, identity: Identity, progress: Progress
+) -> None:
+    applied = migrate.migrate(destination, settings.schema)
+    if applied:
+        progress.add(
+            f'migrated schema "{settings.schema}" of the destination to version {applied[-1]}'
+        )
+    made = sources.declare(
+        destination,
+        settings.schema,
+        name=settings.source,
+        database=identity.database,
+        slot=settings.slot,
+        publication=settings.publication,
+    )
+    if made:
+        progress.add(f'registered the source "{settings.source}" in the destination')
+
+
+def _remember(destination: Connection, settings: Settings, setup: Setup) -> None:
+    stored = sources.read(destination, settings.schema, settings.source)
+    if stored is None or stored.setup != setup:
+        sources.remember(destination, settings.schema, settings.source, setup)
+
+
+def _set_full(
+    source: Connection,
+    destination: Connection,
+    settings: Settings,
+    setup: Setup,
+    states: Sequence[TableState],
+    progress: Progress,
+) -> tuple[Setup, list[tuple[str, str]]]:
+    """Each table by itself: one that is locked or another role's does not keep the rest."""
+    failed: list[tuple[str, str]] = []
+    for state in states:
+        statement = sql.SQL("alter table {} replica identity full").format(state.identifier)
+        back = _set_back_statement(source, state)
+        try:
+            with source.transaction():
+                source.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+                source.execute(statement)
+        except psycopg.errors.LockNotAvailable:
+            failed.append((state.qualified, f"others kept it locked for {LOCK_TIMEOUT}"))
+            continue
+        except psycopg.errors.InsufficientPrivilege:
+            text = statement.as_string(None)
+            failed.append((state.qualified, f"only its owner may; as its owner: {text};"))
+            continue
+        except psycopg.errors.UndefinedTable as error:
+            failed.append((state.qualified, first_line(error)))
+            continue
+        progress.add(f"set {state.qualified} to REPLICA IDENTITY FULL")
+        changed = {**setup.replica_identity, state.qualified: back}
+        setup = msgspec.structs.replace(setup, replica_identity=changed)
+        with explained("destination"):
+            sources.remember(destination, settings.schema, settings.source, setup)
+    return setup, failed
+
+
+def _set_back_statement(source: Connection, state: TableState) -> str:
+    row = source.execute(
+        "select relreplident::text from pg_class where oid = %s", [state.oid]
+    ).fetchone()
+    identity = row[0] if row is not None else "d"
+    to: sql.Composable = sql.SQL("nothing" if identity == "n" else "default")
+    if identity == "i" and state.identity.startswith("index "):
+        to = sql.SQL("using index {}").format(sql.Identifier(state.identity.removeprefix("index ")))
+    statement = sql.SQL("alter table {} replica identity {};").format(state.identifier, to)
+    return statement.as_string(None)
+
+
+def _make_publication(source: Connection, settings: Settings, progress: Progress) -> bool:
+    """Whether it was made now, so that a slot that is older could not get past its beginning."""
+    name = settings.publication
+    found = publication.read(source, name)
+    with explained("source"):
+        if found is not None:
+            if not found.generated and found.owned:
+                publication.publish_generated(source, name)
+                progress.add(f'let the publication "{name}" have stored generated columns')
+            return False
+        # The slot begins after this commit; it must not be there only in memory.
+        source.execute("set synchronous_commit = local")
+        try:
+            publication.create(source, name)
+        except psycopg.errors.InsufficientPrivilege as error:
+            wanted = [
+                state.identifier
+                for state in survey(source, settings)
+                if state.wanted and state.reason is None
+            ]
+            raise SetupError(
+                f'the role "{source.info.user}" may not create a publication in database'
+                f' "{source.info.dbname}"',
+                fix="as the owner of the tables: "
+                + publication.create_statement(name, wanted, source.info.server_version),
+            ) from error
+    progress.add(f'created the publication "{name}"')
+    return True
+
+
+def _publish_tables(
+    source: Connection, settings: Settings, progress: Progress
+) -> dict[int, TableState]:
+    """Add the chosen tables; those that could not be added, with the reason, by OID."""
+    missing = [
+        state
+        for state in survey(source, settings)
+        if state.wanted and not state.published and state.reason is None
+    ]
+    with explained("source"):
+        added, refused = publish(source, settings.publication, missing)
+    if added:
+        count = f"{len(added)} tables" if len(added) > 1 else added[0].qualified
+        progress.add(f'added {count} to the publication "{settings.publication}"')
+    return {state.oid: state for state in refused}
+
+
+def _make_slot(source: Connection, settings: Settings, progress: Progress, *, anew: bool) -> Lsn:
+    """Where the slot stands. One that is lost, or older than the publication, is made anew.
+
+    To advance it past the publication's beginning would not do: a transaction that wrote before
+    and commits after would still be decoded as of before. Making a slot waits for those.
+    """
+    name = settings.slot
+    found = slot.read(source, name)
+    with explained("source"):
+        if found is not None and (anew or found.wal_status == "lost"):
+            if found.active_pid is not None:
+                raise slot.held(found)
+            slot.drop(source, found)
+            progress.add(f'dropped the replication slot "{name}", which could not go on')
+            found = None
+        if found is not None and found.confirmed is not None:
+            return found.confirmed
+        position = slot.create(
+            source, name, url=settings.source_url, wait=settings.slot_wait, report=progress.report
+        )
+    progress.add(f'created the replication slot "{name}" at {position}')
+    return position
+
+
+def _register(
+    destination: Connection, settings: Settings, identity: Identity, position: Lsn
+) -> Checkpoint:
+    return checkpoint.register(
+        destination,
+        settings.schema,
+        name=settings.source,
+        database=identity.database,
+        slot=settings.slot,
+        publication=settings.publication,
+        system_identifier=identity.system_identifier,
+        timeline=identity.timeline,
+        database_oid=identity.database_oid,
+        position=position,
+    )
+
+
+def _find_gap(
+    destination: Connection, settings: Settings, held: Checkpoint, identity: Identity, at: Lsn
+) -> str | None:
+    """The worker judges by itself; here it is only told early."""
+    epoch = checkpoint.read_epoch(destination, settings.schema, held.epoch)
+    known = (epoch.system_identifier, epoch.timeline, epoch.database_oid)
+    if known != (identity.system_identifier, identity.timeline, identity.database_oid):
+        return (
+            "the source is not the one that the history was captured from (restored, failed over"
+            f" or upgraded); changes after {held.position} there are lost"
+        )
+    if at > held.position:
+        return f"changes between {held.position} and {at} are lost"
+    return None
+
+
+def _grant(
+    destination: Connection, settings: Settings, readers: Sequence[str], progress: Progress
+) -> None:
+    """Usage of the schema and the view, which reads with its owner's rights; nothing else."""
+    schema = sql.Identifier(settings.schema)
+    view = sql.Identifier(settings.schema, "changes")
+    for role in readers:
+        row = destination.execute(
+            "select has_schema_privilege(%s, %s, 'usage')"
+            " and has_table_privilege(%s, format('%%I.changes', %s::text), 'select')",
+            [role, settings.schema, role, settings.schema],
+        ).fetchone()
+        if row is not None and row[0]:
+            continue
+        grantee = sql.Identifier(role)
+        with destination.transaction():
+            destination.execute(sql.SQL("grant usage on schema {} to {}").format(schema, grantee))
+            destination.execute(sql.SQL("grant select on {} to {}").format(view, grantee))
+        progress.add(f'let role "{role}" read the history')

@@ -1,0 +1,170 @@
+"""Takes away what `init` made: from the source without a trace, the history only when asked.
+
+Nothing is done while a worker holds the slot, and nothing that is not Bemi's is dropped.
+Replica identities belong to the application's tables: how to set them back is told, not done.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from bemi.capture import publication, slot
+from bemi.capture.progress import Progress, Report
+from bemi.config import Settings
+from bemi.connections import connect, explained
+from bemi.errors import BemiError, SetupError
+from bemi.store import migrate, sources
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TeardownResult:
+    changed: tuple[str, ...]
+    set_back: tuple[str, ...]
+    """SQL that sets back the replica identities that `init` changed."""
+    notes: tuple[str, ...]
+
+
+def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownResult:
+    """Drop the slot and the publication; with `history`, the destination's schema too.
+
+    Replica identities are the application's tables: the SQL that sets them back is returned
+    and not run. Raises `SetupError`, with nothing done, while a worker holds the slot.
+    """
+    progress = Progress(report)
+    notes: list[str] = []
+    with (
+        connect(settings.source_url, what="source") as source,
+        progress.completing("bemi teardown"),
+    ):
+        with explained("source"):
+            found = _droppable_slot(source, settings, notes)
+            published = _droppable_publication(source, settings, notes)
+        stored = _stored(settings, notes, required=history)
+        if history:
+            with (
+                connect(settings.destination_url, what="destination") as destination,
+                explained("destination"),
+            ):
+                _require_only_ours(destination, settings)
+        with explained("source"):
+            if found is not None:
+                slot.drop(source, found)
+                progress.add(f'dropped the replication slot "{found.name}"')
+            if published is not None:
+                publication.drop(source, published.name)
+                progress.add(f'dropped the publication "{published.name}"')
+            set_back = _still_full(source, stored)
+        if history:
+            with (
+                connect(settings.destination_url, what="destination") as destination,
+                explained("destination"),
+            ):
+                _drop_history(destination, settings, progress)
+    return TeardownResult(tuple(progress.done), tuple(set_back), tuple(notes))
+
+
+def _droppable_slot(source: Connection, settings: Settings, notes: list[str]) -> slot.Slot | None:
+    found = slot.read(source, settings.slot)
+    if found is None:
+        return None
+    fault = found.fault(source.info.dbname)
+    if fault is not None:
+        notes.append(f'left the replication slot "{found.name}": it is not one of Bemi\'s, {fault}')
+        return None
+    if found.active_pid is not None:
+        raise slot.held(found)
+    return found
+
+
+def _droppable_publication(
+    source: Connection, settings: Settings, notes: list[str]
+) -> publication.Publication | None:
+    found = publication.read(source, settings.publication)
+    if found is None:
+        return None
+    if found.faults:
+        notes.append(
+            f'left the publication "{found.name}": it is not one of Bemi\'s,'
+            f" {'; '.join(found.faults)}"
+        )
+        return None
+    if not found.owned:
+        raise SetupError(
+            f'the publication "{found.name}" belongs to "{found.owner}"; the role'
+            f' "{source.info.user}" may not drop it',
+            fix=f'as {found.owner}: drop publication "{found.name}"; then run'
+            " `bemi teardown` again",
+        )
+    return found
+
+
+def _stored(settings: Settings, notes: list[str], *, required: bool) -> sources.StoredSource | None:
+    """What init noted. The source is set free of Bemi also when the destination is gone."""
+    try:
+        with (
+            connect(settings.destination_url, what="destination") as destination,
+            explained("destination"),
+        ):
+            return sources.read(destination, settings.schema, settings.source)
+    except BemiError as error:
+        if required:
+            raise
+        notes.append(
+            f"{error}; so it is not known which tables `bemi init` set to REPLICA IDENTITY FULL"
+        )
+        return None
+
+
+def _still_full(source: Connection, stored: sources.StoredSource | None) -> list[str]:
+    if stored is None or not stored.setup.replica_identity:
+        return []
+    full = {
+        row[0]
+        for row in source.execute(
+            "select n.nspname || '.' || c.relname from pg_class c"
+            " join pg_namespace n on n.oid = c.relnamespace where c.relreplident = 'f'"
+        )
+    }
+    return [back for name, back in stored.setup.replica_identity.items() if name in full]
+
+
+def _require_only_ours(destination: Connection, settings: Settings) -> None:
+    """That dropping the history takes away nothing but this source's."""
+    others = [
+        source.name
+        for source in sources.read_all(destination, settings.schema)
+        if source.name != settings.source
+    ]
+    if others:
+        raise SetupError(
+            f'schema "{settings.schema}" also holds the history of: {", ".join(others)}',
+            fix="run `bemi teardown` without --history",
+        )
+    dependents = [
+        row[0]
+        for row in destination.execute(
+            "select distinct v.oid::regclass::text from pg_depend d"
+            " join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid"
+            " join pg_class v on v.oid = w.ev_class"
+            " join pg_class t on d.refclassid = 'pg_class'::regclass and t.oid = d.refobjid"
+            " where t.relnamespace = to_regnamespace(quote_ident(%(schema)s))"
+            " and v.relnamespace <> t.relnamespace order by 1",
+            {"schema": settings.schema},
+        )
+    ]
+    if dependents:
+        raise SetupError(
+            f"views outside the history depend on it: {', '.join(dependents)}",
+            fix="drop them first",
+        )
+
+
+def _drop_history(destination: Connection, settings: Settings, progress: Progress) -> None:
+    if migrate.current_version(destination, settings.schema) == 0:
+        return
+    destination.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(settings.schema)))
+    progress.add(f'dropped schema "{settings.schema}" of the destination, with the history')
