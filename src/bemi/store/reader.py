@@ -1,0 +1,296 @@
+"""The read side of the destination: changes by filters, and how far each source's history is.
+
+Reads the relation `changes` and the bookkeeping beside it, and writes nothing. Images and contexts
+stay the JSON that the server sent, so that no number passes through a float.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.rows import class_row
+
+from bemi.lsn import Lsn
+
+_FETCH: Final = 1000
+# A number as jsonb prints it: never with an exponent.
+_NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?")
+_BITS_BEHIND_SOURCE: Final = 32
+_SOURCE_MASK: Final = 0xFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which changes; all of what is given must be true of them. The newest come first."""
+
+    table: str | None = None
+    """`schema.table`, or a table in the schema `public`."""
+    key: str | None = None
+    """The primary key's text; for a composite key a JSON array of texts."""
+    operation: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    """Both are times of commits, and both bounds belong to it."""
+    transaction: int | None = None
+    context: tuple[tuple[str, str], ...] = ()
+    """Key and value, compared as text: `7` is 7 and "7". A dotted key reaches nested ones."""
+    changed: str | None = None
+    """A column that an UPDATE changed, or may have changed where its before-image is unknown."""
+    source: str | None = None
+    limit: int | None = None
+
+
+class StoredChange(msgspec.Struct, frozen=True):
+    """A row of the relation `changes`, with the names and in the order of its columns."""
+
+    id: UUID
+    database: str
+    schema: str
+    table: str
+    primary_key: str | None
+    operation: str
+    before: msgspec.Raw
+    after: msgspec.Raw
+    context: msgspec.Raw
+    committed_at: datetime
+    queued_at: datetime
+    created_at: datetime
+    transaction_id: int
+    position: int
+    commit_position: int
+    ordinal: int
+    epoch: int
+    source: str
+    previous_key: str | None
+    flags: list[str] | None
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A stretch of a source's WAL whose changes are not in the history."""
+
+    from_position: Lsn
+    to_position: Lsn
+    cause: str
+    detail: str
+    detected_at: datetime
+    accepted_at: datetime | None
+
+
+class SourceStatus(msgspec.Struct, frozen=True):
+    """How far the history of one source is. `committed_at` is that of its last transaction.
+
+    The checkpoint is missing when the source was never wholly set up. `age` is the seconds since
+    the checkpoint was written, by the destination's clock; `dropped` counts unreadable contexts.
+    """
+
+    source: str
+    database: str
+    slot: str
+    publication: str
+    epoch: int | None
+    position: Lsn | None
+    committed_at: datetime | None
+    updated_at: datetime | None
+    age: float | None
+    dropped: int
+    gaps: list[Gap]
+
+    @property
+    def unaccepted(self) -> list[Gap]:
+        return [gap for gap in self.gaps if gap.accepted_at is None]
+
+
+class _JsonAsItIs(Loader):
+    def load(self, data: Buffer) -> msgspec.Raw:
+        return msgspec.Raw(bytes(data))
+
+
+def changes(conn: psycopg.Connection[Any], schema: str, filters: Filters) -> Iterator[StoredChange]:
+    """The changes that the filters let through, newest first, as of one moment.
+
+    Read in pieces, so that a history of any size takes constant memory.
+    """
+    query, parameters = _query(schema, filters)
+    with (
+        conn.transaction(),
+        conn.cursor("bemi_changes", row_factory=class_row(StoredChange)) as cursor,
+    ):
+        for name in ("json", "jsonb"):
+            cursor.adapters.register_loader(name, _JsonAsItIs)
+        cursor.itersize = _FETCH
+        cursor.execute(query, parameters)
+        yield from cursor
+
+
+def tables_called(conn: psycopg.Connection[Any], schema: str, name: str) -> list[str]:
+    """The schemas in which the history has changes of a table of that name."""
+    # One step per schema through the index on the table's name, however many changes there are.
+    rows = conn.execute(
+        sql.SQL(
+            "with recursive found(schema) as ("
+            '(select min(schema) from {0} where "table" = %(name)s) union all '
+            'select (select min(c.schema) from {0} c where c."table" = %(name)s '
+            "and c.schema > f.schema) from found f where f.schema is not null) "
+            "select schema from found where schema is not null"
+        ).format(sql.Identifier(schema, "changes")),
+        {"name": name},
+    )
+    return [row[0] for row in rows]
+
+
+def status(conn: psycopg.Connection[Any], schema: str) -> list[SourceStatus]:
+    """Of each source: its checkpoint, its gaps, and the contexts that could not be read."""
+    with conn.transaction():
+        gaps: dict[int, list[Gap]] = {}
+        for source_id, *columns in conn.execute(
+            sql.SQL(
+                "select source_id, from_position, to_position, cause, detail, detected_at, "
+                "accepted_at from {} order by gap_id"
+            ).format(sql.Identifier(schema, "gaps"))
+        ):
+            gaps.setdefault(source_id, []).append(
+                Gap(Lsn(columns[0]), Lsn(columns[1]), *columns[2:])
+            )
+        # A context's id has its source in these bits; rows are found by a partial index.
+        dropped = dict(
+            conn.execute(
+                sql.SQL(
+                    "select (id >> %s) & %s, count(*) from {} where dropped is not null group by 1"
+                ).format(sql.Identifier(schema, "contexts")),
+                [_BITS_BEHIND_SOURCE, _SOURCE_MASK],
+            ).fetchall()
+        )
+        rows = conn.execute(
+            sql.SQL(
+                "select s.source_id, s.name, s.database, s.slot, s.publication, c.epoch, "
+                "c.position, c.committed_at, c.updated_at, "
+                "extract(epoch from clock_timestamp() - c.updated_at)::float8 "
+                "from {} s left join {} c using (source_id) order by s.name"
+            ).format(sql.Identifier(schema, "sources"), sql.Identifier(schema, "checkpoints"))
+        ).fetchall()
+    return [
+        SourceStatus(
+            source=name,
+            database=database,
+            slot=slot,
+            publication=publication,
+            epoch=epoch,
+            position=None if position is None else Lsn(position),
+            committed_at=committed_at,
+            updated_at=updated_at,
+            age=None if age is None else max(age, 0.0),
+            dropped=dropped.get(source_id, 0),
+            gaps=gaps.get(source_id, []),
+        )
+        for (
+            source_id,
+            name,
+            database,
+            slot,
+            publication,
+            epoch,
+            position,
+            committed_at,
+            updated_at,
+            age,
+        ) in rows
+    ]
+
+
+def _query(schema: str, filters: Filters) -> tuple[sql.Composed, list[object]]:
+    conditions: list[LiteralString] = []
+    parameters: list[object] = []
+
+    def require(condition: LiteralString, *values: object) -> None:
+        conditions.append(condition)
+        parameters.extend(values)
+
+    if filters.table is not None:
+        before, dot, after = filters.table.partition(".")
+        require('schema = %s and "table" = %s', *((before, after) if dot else ("public", before)))
+    if filters.key is not None:
+        key = _stored_key(filters.key)
+        # An update that changed the key belongs to the history of both.
+        require("(primary_key = any(%s) or previous_key = any(%s))", key, key)
+    if filters.operation:
+        require("operation = any(%s)", list(filters.operation))
+    if filters.since is not None:
+        require("committed_at >= %s", filters.since)
+    if filters.until is not None:
+        require("committed_at <= %s", filters.until)
+    if filters.transaction is not None:
+        require("transaction_id = %s", filters.transaction)
+    if filters.source is not None:
+        require("source = %s", filters.source)
+    if filters.changed is not None:
+        require(
+            "operation = 'UPDATE' and before -> %s::text is distinct from after -> %s::text "
+            "and not %s = any(coalesce(flags, '{}'))",
+            filters.changed,
+            filters.changed,
+            f"unchanged:{filters.changed}",
+        )
+    for path, value in filters.context:
+        alternatives = _context_conditions(path, value)
+        require(
+            f"({' or '.join(condition for condition, _ in alternatives)})",
+            *(parameter for _, some in alternatives for parameter in some),
+        )
+    query = sql.SQL("select {} from {}").format(
+        sql.SQL(", ").join(map(sql.Identifier, StoredChange.__struct_fields__)),
+        sql.Identifier(schema, "changes"),
+    )
+    if conditions:
+        query += sql.SQL(" where {}").format(sql.SQL(" and ").join(map(sql.SQL, conditions)))
+    # The order of the store's unique index, backwards.
+    query += sql.SQL(" order by committed_at desc, commit_position desc, ordinal desc, epoch desc")
+    if filters.limit is not None:
+        query += sql.SQL(" limit %s")
+        parameters.append(filters.limit)
+    return query, parameters
+
+
+def _stored_key(text: str) -> list[str]:
+    """The key as it was typed, and, for a composite one, in the spacing of the store."""
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError):
+        return [text]
+    if not isinstance(parts, list) or not parts:
+        return [text]
+    texts = [part if part is None or isinstance(part, str) else json.dumps(part) for part in parts]
+    return [text, msgspec.json.encode(texts).decode()]
+
+
+def _context_conditions(path: str, value: str) -> list[tuple[LiteralString, list[object]]]:
+    """Ways in which a context can have `value` at `path`; each can use the GIN index."""
+    found: list[tuple[LiteralString, list[object]]] = []
+    # A name may itself have dots in it.
+    for names in {tuple(path.split(".")), (path,)}:
+        found.append(("context @> %s::jsonb", [_nested(names, json.dumps(value))]))
+        if value in ("true", "false", "null"):
+            found.append(("context @> %s::jsonb", [_nested(names, value)]))
+        elif _NUMBER.fullmatch(value):
+            # 7 and 7.0 are the same number, but not the same text.
+            found.append(
+                (
+                    "(context @> %s::jsonb and context #>> %s::text[] = %s)",
+                    [_nested(names, value), list(names), value],
+                )
+            )
+    return found
+
+
+def _nested(names: tuple[str, ...], value: str) -> str:
+    for name in reversed(names):
+        value = f"{{{json.dumps(name)}:{value}}}"
+    return value
