@@ -119,6 +119,8 @@ class Stitcher:
     def _update(self, message: Update, lsn: int) -> tuple[Event, ...]:
         table = self._table(message.relation, message.new)
         new = message.new
+        if message.old is not None and len(message.old) != len(new):
+            self._table(message.relation, message.old)  # refuses it
         before_known = message.old_kind == "O"
         before = message.old if before_known else _identity(table, message.old)
         flags: tuple[str, ...] = () if before_known else _BEFORE_UNKNOWN
