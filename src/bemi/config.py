@@ -5,13 +5,14 @@ must be is `capture.preflight`'s question. Connection strings hold passwords, so
 `repr` shows one.
 """
 
+import contextlib
 import difflib
 import getpass
 import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeAlias, get_origin, get_type_hints
@@ -106,15 +107,15 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        database = database_name(self.source_url, key="source_url")
+        _parse(self.source_url, key="source_url")
         if self.destination_url:
             _parse(self.destination_url, key="destination_url")
         else:
             object.__setattr__(self, "destination_url", self.source_url)
-        if not self.source:
-            object.__setattr__(self, "source", database)
-        if not self.slot:
-            object.__setattr__(self, "slot", slot_name(database))
+        if not self.source or not self.slot:
+            database = database_name(self.source_url, key="source_url")
+            object.__setattr__(self, "source", self.source or database)
+            object.__setattr__(self, "slot", self.slot or slot_name(database))
         qualified = tuple(glob if "." in glob else f"public.{glob}" for glob in self.tables)
         object.__setattr__(self, "tables", qualified)
         self._check()
@@ -175,24 +176,52 @@ def load(
     The file is `path`, or what BEMI_CONFIG names, or bemi.toml in the working directory when there
     is one. Raises ConfigError, which names the key and where it was read.
     """
-    environ = os.environ if environ is None else environ
-    read = {**_from_file(path, environ), **_from_environment(environ), **_from_flags(overrides)}
+    read = _read(overrides, environ, path)
     if "source_url" not in read:
         raise ConfigError(
-            "source_url is not set: which database shall be watched?",
-            fix=f"set it in the environment, as in "
-            f"{variable('source_url')}=postgresql://USER:PASSWORD@HOST/DATABASE, "
-            f'or write source_url = "…" into {FILE}',
+            "source_url is not set: which database shall be watched?", fix=_how_to_set("source_url")
+        )
+    values: dict[str, Any] = {key: _convert(key, *given) for key, given in read.items()}
+    with _places(read):
+        return Settings(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Where the history is: all that reading it takes."""
+
+    url: str = field(repr=False)
+    schema: str
+
+
+def load_history(
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    path: Path | None = None,
+) -> History:
+    """As `load`, for who only reads: the destination is enough, the source needn't be known."""
+    read = _read(overrides, environ, path)
+    key = next((key for key in ("destination_url", "source_url") if key in read), None)
+    if key is None:
+        raise ConfigError(
+            "destination_url is not set: which database holds the history?",
+            fix=_how_to_set("destination_url"),
         )
     values: dict[str, Any] = {
-        key: _convert(key, value, place, strict=not place.startswith(PREFIX))
-        for key, (value, place) in read.items()
+        name: _convert(name, *given) for name, given in read.items() if name in (key, "schema")
     }
-    try:
-        return Settings(**values)
-    except _WrongValueError as error:
-        place = read[error.key][1] if error.key in read else error.key
-        raise ConfigError(f"{place}: {error.problem}", fix=error.fix) from None
+    url = values.pop(key)
+    with _places({"source_url": read[key], **read}):
+        settings = Settings(source_url=url, source="history", slot="history", **values)
+    return History(settings.source_url, settings.schema)
+
+
+def _how_to_set(key: str) -> str:
+    return (
+        f"set it in the environment, as in "
+        f"{variable(key)}=postgresql://USER:PASSWORD@HOST/DATABASE, "
+        f'or write {key} = "…" into {FILE}'
+    )
 
 
 class _WrongValueError(ConfigError):
@@ -202,8 +231,25 @@ class _WrongValueError(ConfigError):
         self.problem = problem
 
 
+@contextlib.contextmanager
+def _places(read: "_Read") -> Iterator[None]:
+    """Errors about a key name the place where it was read instead."""
+    try:
+        yield
+    except _WrongValueError as error:
+        place = read[error.key][1] if error.key in read else error.key
+        raise ConfigError(f"{place}: {error.problem}", fix=error.fix) from None
+
+
 # Each way to give settings yields what was given and the words for where that was.
 _Read: TypeAlias = dict[str, tuple[object, str]]
+
+
+def _read(
+    overrides: Mapping[str, object] | None, environ: Mapping[str, str] | None, path: Path | None
+) -> _Read:
+    environ = os.environ if environ is None else environ
+    return {**_from_file(path, environ), **_from_environment(environ), **_from_flags(overrides)}
 
 
 def _from_flags(overrides: Mapping[str, object] | None) -> _Read:
@@ -267,9 +313,10 @@ def _from_file(path: Path | None, environ: Mapping[str, str]) -> _Read:
     return {key: (value, f"{key} in {file}") for key, value in content.items()}
 
 
-def _convert(key: str, value: object, place: str, *, strict: bool) -> object:
+def _convert(key: str, value: object, place: str) -> object:
     try:
-        return msgspec.convert(value, _TYPES[key], strict=strict)
+        # A variable is always a text; flags and the file have types of their own.
+        return msgspec.convert(value, _TYPES[key], strict=not place.startswith(PREFIX))
     except msgspec.ValidationError as error:
         # msgspec's message names types and, of values, only those of a fixed list.
         raise ConfigError(f"{place}: {error}", fix=f"give {_expected(key)}") from None

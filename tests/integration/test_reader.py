@@ -13,8 +13,9 @@ from psycopg.types.json import Jsonb
 
 from bemi.lsn import Lsn
 from bemi.store import checkpoint
+from bemi.store.filters import Filters
 from bemi.store.migrate import migrate
-from bemi.store.reader import Filters, StoredChange, changes, status, tables_called
+from bemi.store.reader import StoredChange, changes, status, tables_called
 
 START = datetime(2026, 5, 3, 14, 0, tzinfo=UTC)
 FIRST_CONTEXT = (START - datetime(2000, 1, 1, tzinfo=UTC)).days << 44 | 1 << 32

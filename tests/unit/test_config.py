@@ -166,3 +166,19 @@ def test_slots_of_different_databases_are_different() -> None:
 @given(st.text(min_size=1, max_size=80))
 def test_every_database_gives_a_slot_name_that_postgresql_takes(database: str) -> None:
     assert re.fullmatch(r"bemi_[a-z0-9_]{1,58}", config.slot_name(database))
+
+
+def test_who_only_reads_needs_no_source() -> None:
+    environ = {"BEMI_DESTINATION_URL": URL, "BEMI_SCHEMA": "audit"}
+    history = config.load_history(environ=environ)
+    assert (history.url, history.schema) == (URL, "audit")
+    assert "s3cret" not in repr(history)
+    assert config.load_history(environ={"BEMI_SOURCE_URL": URL}).url == URL
+    both = {"BEMI_SOURCE_URL": "dbname=a", "BEMI_DESTINATION_URL": URL}
+    assert config.load_history(environ=both).url == URL
+    with pytest.raises(ConfigError, match="destination_url is not set"):
+        config.load_history(environ={})
+    with pytest.raises(ConfigError, match="BEMI_DESTINATION_URL: not a connection string"):
+        config.load_history(environ={"BEMI_DESTINATION_URL": "x y"})
+    with pytest.raises(ConfigError, match="BEMI_SCHEMA: 'public'"):
+        config.load_history(environ={"BEMI_DESTINATION_URL": URL, "BEMI_SCHEMA": "public"})

@@ -7,7 +7,6 @@ stay the JSON that the server sent, so that no number passes through a float.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -20,33 +19,13 @@ from psycopg.adapt import Loader
 from psycopg.rows import class_row
 
 from bemi.lsn import Lsn
+from bemi.store.filters import Filters
 
 _FETCH: Final = 1000
 # A number as jsonb prints it: never with an exponent.
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?")
 _BITS_BEHIND_SOURCE: Final = 32
 _SOURCE_MASK: Final = 0xFFF
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """Which changes; all of what is given must be true of them. The newest come first."""
-
-    table: str | None = None
-    """`schema.table`, or a table in the schema `public`."""
-    key: str | None = None
-    """The primary key's text; for a composite key a JSON array of texts."""
-    operation: tuple[str, ...] = ()
-    since: datetime | None = None
-    until: datetime | None = None
-    """Both are times of commits, and both bounds belong to it."""
-    transaction: int | None = None
-    context: tuple[tuple[str, str], ...] = ()
-    """Key and value, compared as text: `7` is 7 and "7". A dotted key reaches nested ones."""
-    changed: str | None = None
-    """A column that an UPDATE changed, or may have changed where its before-image is unknown."""
-    source: str | None = None
-    limit: int | None = None
 
 
 class StoredChange(msgspec.Struct, frozen=True):

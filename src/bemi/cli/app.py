@@ -1,0 +1,80 @@
+"""The command `bemi`: finds the command that is meant, and turns errors into exit codes.
+
+0 done, 1 a finding or a failure, 2 wrong use, 130 after Ctrl-C, 143 after SIGTERM. Each command is
+a module that is loaded when it is called, so that every start is quick.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final, NoReturn
+
+import cyclopts
+
+import bemi
+from bemi.errors import BemiError
+
+COMMANDS: Final = ("demo", "doctor", "init", "run", "status", "changes", "teardown")
+
+_HELP: Final = """\
+Keeps the complete history of a PostgreSQL database: every committed row change, with who, where \
+and why.
+
+Begin with `bemi demo`, or set BEMI_SOURCE_URL and run `bemi doctor`, `bemi init`, `bemi run`.
+"""
+
+app = cyclopts.App(
+    name="bemi",
+    help=_HELP,
+    help_format="markdown",
+    version=bemi.__version__,
+    # A flag is given or not; it has no opposite, and its default says nothing.
+    default_parameter=cyclopts.Parameter(negative=(), show_default=False),
+    help_on_error=False,
+    exit_on_error=False,
+    suppress_keyboard_interrupt=False,
+    # A command's answer is its exit code.
+    result_action="return_value",
+)
+for _order, _name in enumerate(COMMANDS):
+    app.command(f"bemi.cli.{_name}:command", name=_name, sort_key=_order)
+app.register_install_completion_command(
+    help="Install completion of commands and flags for this shell (bash, zsh, fish)."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command that `arguments` (or the process's) name, and ends the process."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(arguments)
+        sys.stdout.flush()
+    except cyclopts.CycloptsError:
+        sys.exit(2)  # its message was printed
+    except BemiError as error:
+        _complain(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Who read the output has seen enough. Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(error: BemiError) -> None:
+    from bemi.cli.output import printable
+
+    print(f"error: {printable(str(error))}", file=sys.stderr)
+    if error.fix:
+        print(f"fix: {printable(error.fix)}", file=sys.stderr)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Leaves every `with` block in order: SIGTERM's default would not."""
+    # A second one must not interrupt the tidying up of the first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)

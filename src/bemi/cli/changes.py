@@ -1,0 +1,77 @@
+"""`bemi changes`: lists changes by filters."""
+
+import sys
+
+from bemi.cli.options import ConfigFlags, FilterFlags
+
+
+def command(
+    *,
+    filters: FilterFlags = FilterFlags(),  # noqa: B008 - frozen
+    connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
+    json: bool = False,
+    ndjson: bool = False,
+) -> int:
+    """List changes, the newest first.
+
+    All filters that are given must match. An update shows the columns that it changed; --json and
+    --ndjson have whole rows.
+
+        bemi changes --table todo --since 2h --context user_id=42
+
+    Parameters
+    ----------
+    json
+        Print one JSON value: a list of changes, with the columns of the relation `changes`.
+    ndjson
+        Print one JSON object per line, as they are read.
+    """
+    history = connection.history()
+    wanted = filters.filters()
+
+    from bemi.cli import output
+    from bemi.connections import connect, explained
+    from bemi.store import migrate, reader
+
+    if filters.since or filters.until:
+        _echo(filters)
+    with (
+        connect(history.url, what="destination", client_encoding="utf8") as conn,
+        explained("destination"),
+    ):
+        migrate.require_current(conn, history.schema)
+        found = reader.changes(conn, history.schema, wanted)
+        if ndjson:
+            for change in found:
+                output.print_ndjson(change)
+            return 0
+        rows = list(found)
+        if json:
+            output.print_json(rows)
+            return 0
+        if not rows:
+            print("no changes match")
+            elsewhere = [
+                f"{schema}.{wanted.table}"
+                for schema in reader.tables_called(conn, history.schema, wanted.table or "")
+                if wanted.table and schema != "public"
+            ]
+            if elsewhere:
+                print(f"did you mean {' or '.join(map(output.printable, elsewhere))}?")
+            return 0
+    output.print_changes(rows, output.console())
+    if len(rows) == wanted.limit:
+        print(f"the newest {wanted.limit}; --limit shows more")
+    return 0
+
+
+def _echo(filters: FilterFlags) -> None:
+    """What the times that were typed came to, beside the output, not in it."""
+    from bemi.times import spell
+
+    bounds = [
+        f"{word} {spell(moment)}"
+        for word, moment in (("since", filters.since), ("until", filters.until))
+        if moment is not None
+    ]
+    print(", ".join(bounds), file=sys.stderr)

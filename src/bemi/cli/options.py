@@ -1,0 +1,128 @@
+"""Flags that commands share, and what is made of them: settings, filters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter, Token, validators
+
+from bemi import config, times
+from bemi.config import History, Settings
+from bemi.store.filters import Filters
+
+_CONNECTION = Group.create_ordered("Connection")
+_FILTERS = Group.create_ordered("Filters")
+
+Operation = Literal["create", "update", "delete", "truncate", "snapshot"]
+
+
+@Parameter(name="*", group=_CONNECTION)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFlags:
+    """Where the settings come from, for commands that reach only for the history."""
+
+    destination_url: str | None = None
+    "Database that holds the history, instead of BEMI_DESTINATION_URL."
+    config: Path | None = None
+    "File of settings, instead of bemi.toml in the working directory."
+
+    def history(self) -> History:
+        """Raises ConfigError."""
+        return config.load_history({"destination_url": self.destination_url}, path=self.config)
+
+
+@Parameter(name="*", group=_CONNECTION)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsFlags:
+    """Where the settings come from, for commands that work with the source."""
+
+    source_url: str | None = None
+    "Database to watch, instead of BEMI_SOURCE_URL. (Others may see it in the list of processes.)"
+    destination_url: str | None = None
+    "Database that holds the history, instead of BEMI_DESTINATION_URL."
+    config: Path | None = None
+    "File of settings, instead of bemi.toml in the working directory."
+
+    def settings(self, **flags: object) -> Settings:
+        """Settings, over which `flags` of the command's own win. Raises ConfigError."""
+        return config.load(
+            {
+                "source_url": self.source_url,
+                "destination_url": self.destination_url,
+                **flags,
+            },
+            path=self.config,
+        )
+
+
+def _moment(_type: Any, tokens: Sequence[Token]) -> datetime:
+    return times.parse(tokens[0].value, now=datetime.now(UTC))
+
+
+def _pairs(_type: Any, tokens: Sequence[Token]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for token in tokens:
+        key, equals, value = token.value.partition("=")
+        if not key or not equals:
+            raise ValueError(f"{token.value!r} is not of the form KEY=VALUE, as in user_id=42")
+        pairs.append((key, value))
+    return tuple(pairs)
+
+
+def _texts(_type: Any, value: Any) -> None:
+    """Arguments that are not UTF-8 can't be in any history, and PostgreSQL would refuse them."""
+    for text in value if isinstance(value, tuple) else (value,):
+        try:
+            "".join(text or ()).encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8 text") from None
+
+
+Moment = Annotated[datetime | None, Parameter(converter=_moment, n_tokens=1)]
+Text = Annotated[str | None, Parameter(validator=_texts)]
+
+
+@Parameter(name="*", group=_FILTERS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterFlags:
+    """The filters, the same in every command that has them. Times without an offset are in UTC."""
+
+    table: Text = None
+    "SCHEMA.TABLE, or a table in the schema public."
+    key: Text = None
+    'Primary key of the row; a composite one as JSON: \'["1","2"]\'.'
+    operation: tuple[Operation, ...] = ()
+    "What was done; repeatable."
+    since: Moment = None
+    "Committed at or after: 15m, 2h, 3d, today, yesterday 14:30, 2026-05-03, 2026-05-03T14:02Z."
+    until: Moment = None
+    "Committed at or before; written like --since."
+    transaction: int | None = None
+    "Number of the transaction on the source."
+    context: Annotated[
+        tuple[tuple[str, str], ...],
+        Parameter(converter=_pairs, n_tokens=1, validator=_texts),
+    ] = ()
+    "KEY=VALUE in the context, compared as text; a dotted KEY reaches nested ones; repeatable."
+    changed: Text = None
+    "Column that an update changed."
+    source: Text = None
+    "Name of the source."
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1), show_default=True)] = 20
+    "At most so many, the newest first."
+
+    def filters(self) -> Filters:
+        return Filters(
+            table=self.table,
+            key=self.key,
+            operation=tuple(name.upper() for name in self.operation),
+            since=self.since,
+            until=self.until,
+            transaction=self.transaction,
+            context=self.context,
+            changed=self.changed,
+            source=self.source,
+            limit=self.limit,
+        )

@@ -1,0 +1,173 @@
+"""How commands print: tables for people, one JSON value or a stream of them for programs.
+
+What is printed comes out of databases and may be hostile: it is never taken for markup, and
+characters that would command a terminal are shown, not sent.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+# Control characters, and those that turn the direction of the text around them.
+_COMMANDING: Final = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_WIDTH_WITHOUT_TERMINAL: Final = 100
+_LONGEST_VALUE: Final = 200
+
+
+class _Literal(str):
+    """A number's digits as they stand in the JSON."""
+
+
+def console() -> "Console":
+    """Standard output, as wide as the window; colours only on a terminal without NO_COLOR."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
+    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def table(*headings: str) -> "Table":
+    """A table of aligned columns with nothing but a line under its headings."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="dim")
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    return made
+
+
+def text(value: str, style: str = "") -> "Text":
+    from rich.text import Text
+
+    return Text(printable(value), style=style)
+
+
+def printable(value: str) -> str:
+    """`value` with what commands a terminal spelled out: an escape becomes `\\x1b`."""
+    return _COMMANDING.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
+
+
+def lines(value: str) -> str:
+    """As `printable`, for texts of several lines, which stay so."""
+    return "\n".join(printable(line) for line in value.split("\n"))
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, with numbers as exact as they came."""
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_ndjson(value: Any) -> None:
+    """One JSON value on one line."""
+    # In one piece, so that a reader at the other end of a pipe never sees half a line.
+    sys.stdout.buffer.write(msgspec.json.encode(value).replace(b"\n", b" ") + b"\n")
+
+
+def members(raw: msgspec.Raw) -> dict[str, str]:
+    """The members of a JSON object as people read them: texts bare, numbers exact, JSON compact."""
+    read = json.loads(bytes(raw), parse_int=_Literal, parse_float=_Literal)
+    return {name: _shown(value) for name, value in read.items()}
+
+
+def shortened(value: str, length: int = _LONGEST_VALUE) -> str:
+    return value if len(value) <= length else f"{value[: length - 1]}…"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 gap`, `2 gaps`."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes as people read them: `512 B`, `1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(number) < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def span(seconds: float) -> str:
+    """A time as people read it: `0.4 s`, `12 s`, `5 min`, `3 h`, `2 days`."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    for limit, unit, divisor in ((90, "s", 1), (5400, "min", 60), (129_600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def print_changes(rows: Sequence[Any], to: "Console") -> None:
+    """Changes as a table: what an update left alone is only counted."""
+    made = table("committed (UTC)", "change", "before", "after", "context")
+    made.columns[0].no_wrap = True
+    for row in rows:
+        before, after = members(row.before), members(row.after)
+        same = 0
+        if before and after:
+            same = sum(name in after and after[name] == value for name, value in before.items())
+            differing = [n for n in {**before, **after} if before.get(n) != after.get(n)]
+            before = {name: before[name] for name in differing if name in before}
+            after = {name: after[name] for name in differing if name in after}
+        made.add_row(
+            f"{row.committed_at:%Y-%m-%d}\n{row.committed_at:%H:%M:%S}",
+            _what(row),
+            _pairs(before),
+            _pairs(after) + (text(f"\n{same} unchanged"[not after :], "dim") if same else text("")),
+            _pairs(members(row.context)),
+        )
+    to.print(made)
+
+
+_STYLES: Final = {"CREATE": "green", "UPDATE": "yellow", "DELETE": "red", "TRUNCATE": "red"}
+
+
+def _what(row: Any) -> "Text":
+    name = row.table if row.schema == "public" else f"{row.schema}.{row.table}"
+    key = "" if row.primary_key is None else f" {shortened(row.primary_key, 40)}"
+    what = text(row.operation, _STYLES.get(row.operation, "blue")) + "\n" + text(f"{name}{key}")
+    if row.previous_key is not None:
+        what += text(f" (was {shortened(row.previous_key, 40)})")
+    for flag in row.flags or ():
+        what += "\n" + text(flag, "dim")
+    return what
+
+
+def _pairs(values: dict[str, str]) -> "Text":
+    from rich.text import Text
+
+    return Text("\n").join(
+        text(f"{name} ", "dim") + text(shortened(value)) for name, value in values.items()
+    )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return _spell(value)
+
+
+def _spell(value: object) -> str:
+    """JSON again, with the digits that were read."""
+    if isinstance(value, _Literal):
+        return str(value)
+    if isinstance(value, dict):
+        inside = (f"{json.dumps(name)}: {_spell(member)}" for name, member in value.items())
+        return f"{{{', '.join(inside)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_spell, value))}]"
+    return json.dumps(value, ensure_ascii=False)

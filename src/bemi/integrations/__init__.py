@@ -1,0 +1,1 @@
+"""Sends the current context through the libraries that applications use: one module each."""
