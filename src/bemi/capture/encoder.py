@@ -119,6 +119,7 @@ class Encoder:
         self._source_id = source_id
         origin = f"{system_identifier}/{timeline}/{database_oid}".encode()
         self._salt = int.from_bytes(hashlib.blake2b(origin, digest_size=8).digest())
+        self._checked_text = checked_text
         self._text = quote if checked_text else quote_unchecked
         self._plans: dict[Table, _Plan] = {}
 
@@ -162,13 +163,13 @@ class Encoder:
         key = previous = None
         if table.key:
             if new is not None:
-                key = key_text(table, new)
+                key = self._key(table, new)
                 if old is not None:
-                    previous = key_text(table, old)
+                    previous = self._key(table, old)
                     if previous == key:
                         previous = None
             elif old is not None:
-                key = key_text(table, old)
+                key = self._key(table, old)
             if key is not None and len(key) > MAX_KEY:
                 key = _digest(key)
                 flags += ("key_digest",)
@@ -202,6 +203,11 @@ class Encoder:
                 images,
             )
         )
+
+    def _key(self, table: Table, row: Row) -> bytes | None:
+        if not self._checked_text:
+            row = tuple(_readable(value) if isinstance(value, bytes) else value for value in row)
+        return key_text(table, row)
 
     def _change_id(self, change: Change) -> bytes:
         """A UUID, version 8: the commit LSN, then what tells the transaction's rows apart.
@@ -283,7 +289,10 @@ def _images(plan: _Plan, change: Change) -> bytes:
             after.append(member)
         if was != value:
             changed.append(_member(key, encode, was))
-    return _object(after) + _object(changed) + _NULL
+    images = _object(after) + _object(changed) + _NULL
+    if len(images) > MAX_JSONB:
+        _object(_members(plan, old))  # the view puts it together: it has to fit as well
+    return images
 
 
 def _members(plan: _Plan, row: Row) -> list[bytes]:
@@ -390,7 +399,11 @@ def quote_lossy(value: Value) -> bytes:
 
 
 def _as_text(value: bytes) -> bytes:
-    return quote(value.decode(errors="backslashreplace").encode())
+    return quote(_readable(value))
+
+
+def _readable(value: bytes) -> bytes:
+    return value.decode(errors="backslashreplace").encode()
 
 
 def _is_utf8(value: bytes) -> bool:

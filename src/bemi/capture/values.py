@@ -30,6 +30,10 @@ NUMERIC: Final = 1700
 # https://www.postgresql.org/docs/current/datatype-json.html
 MAX_JSONB: Final = (1 << 28) - 1
 
+# In jsonb a small number takes some twelve bytes: a long array of them would not fit, though
+# its text does. Text that large is kept as text.
+_MAX_NATURAL: Final = 1 << 24
+
 # numeric holds 131072 digits before the point and 16383 behind it; a JSON number written
 # with a longer exponent or more digits than this is rare enough to be kept as text.
 _MAX_DIGITS: Final = 10_000
@@ -84,12 +88,14 @@ def number(value: bytes) -> Fragment:
 def jsonb(value: bytes) -> Fragment:
     if value == b"null":  # can't be told from SQL's NULL
         raise NotNatural
+    if len(value) > _MAX_DEPTH and (len(value) > _MAX_NATURAL or _too_deep(value)):
+        raise NotNatural
     return value
 
 
 def json_text(value: bytes) -> Fragment:
     """A `json` value, which is any text that parses: jsonb takes less, and keeps less."""
-    if value.strip() == b"null" or not jsonb_takes(value):
+    if value.strip() == b"null" or len(value) > _MAX_NATURAL or not jsonb_takes(value):
         raise NotNatural
     try:
         json.loads(value, object_pairs_hook=_no_duplicates, parse_int=len, parse_float=len)
@@ -105,7 +111,7 @@ def jsonb_takes(text: bytes) -> bool:
     """
     if b"\\u" in text and any(match[1] for match in _JSON_ESCAPE.finditer(text)):
         return False
-    if text.count(b"[") + text.count(b"{") > _MAX_DEPTH and _depth(text) > _MAX_DEPTH:
+    if _too_deep(text):
         return False
     return _LONG_NUMBER.search(text) is None or not _has_long_number(text)
 
@@ -115,6 +121,8 @@ def array(element: Natural) -> Natural:
 
     def encode(value: bytes) -> Fragment:
         if value[:1] == b"[":  # bounds other than 1 are lost in JSON
+            raise NotNatural
+        if len(value) > _MAX_NATURAL:
             raise NotNatural
         parts: list[bytes] = []
         append = parts.append
@@ -162,6 +170,10 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _has_long_number(text: bytes) -> bool:
     return _LONG_NUMBER.search(_JSON_STRING.sub(b"", text)) is not None
+
+
+def _too_deep(text: bytes) -> bool:
+    return text.count(b"[") + text.count(b"{") > _MAX_DEPTH and _depth(text) > _MAX_DEPTH
 
 
 def _depth(text: bytes) -> int:
