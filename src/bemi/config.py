@@ -216,6 +216,11 @@ def load_history(
     return History(settings.source_url, settings.schema)
 
 
+def is_set(key: str, environ: Mapping[str, str] | None = None, path: Path | None = None) -> bool:
+    """Whether a variable or the file gives this setting."""
+    return key in _read(None, environ, path)
+
+
 def _how_to_set(key: str) -> str:
     return (
         f"set it in the environment, as in "

@@ -34,6 +34,7 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative=(), show_default=False),
     help_on_error=False,
     exit_on_error=False,
+    print_error=False,
     suppress_keyboard_interrupt=False,
     # A command's answer is its exit code.
     result_action="return_value",
@@ -51,10 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app(arguments)
         sys.stdout.flush()
-    except cyclopts.CycloptsError:
-        sys.exit(2)  # its message was printed
+    except cyclopts.CycloptsError as error:
+        command = " ".join(error.command_chain or ())
+        _complain(str(error), f"see `{f'bemi {command}'.strip()} --help`")
+        sys.exit(2)
     except BemiError as error:
-        _complain(error)
+        _complain(str(error), error.fix)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -65,12 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(error: BemiError) -> None:
-    from bemi.cli.output import printable
+def _complain(message: str, fix: str | None) -> None:
+    from bemi.cli.output import lines
 
-    print(f"error: {printable(str(error))}", file=sys.stderr)
-    if error.fix:
-        print(f"fix: {printable(error.fix)}", file=sys.stderr)
+    print(f"error: {lines(message)}", file=sys.stderr)
+    if fix:
+        print(f"fix: {lines(fix)}", file=sys.stderr)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

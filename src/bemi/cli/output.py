@@ -127,7 +127,7 @@ def print_changes(rows: Sequence[Any], to: "Console") -> None:
             f"{row.committed_at:%Y-%m-%d}\n{row.committed_at:%H:%M:%S}",
             _what(row),
             _pairs(before),
-            _pairs(after) + (text(f"\n{same} unchanged"[not after :], "dim") if same else text("")),
+            _pairs(after, f"{same} unchanged" if same else None),
             _pairs(members(row.context)),
         )
     to.print(made)
@@ -138,21 +138,26 @@ _STYLES: Final = {"CREATE": "green", "UPDATE": "yellow", "DELETE": "red", "TRUNC
 
 def _what(row: Any) -> "Text":
     name = row.table if row.schema == "public" else f"{row.schema}.{row.table}"
-    key = "" if row.primary_key is None else f" {shortened(row.primary_key, 40)}"
-    what = text(row.operation, _STYLES.get(row.operation, "blue")) + "\n" + text(f"{name}{key}")
+    if row.primary_key is not None:
+        name += f" {shortened(row.primary_key, 40)}"
     if row.previous_key is not None:
-        what += text(f" (was {shortened(row.previous_key, 40)})")
-    for flag in row.flags or ():
-        what += "\n" + text(flag, "dim")
-    return what
+        name += f" (was {shortened(row.previous_key, 40)})"
+    operation = text(row.operation, _STYLES.get(row.operation, "blue"))
+    return _stacked([operation, text(name), *(text(flag, "dim") for flag in row.flags or ())])
 
 
-def _pairs(values: dict[str, str]) -> "Text":
+def _pairs(values: dict[str, str], note: str | None = None) -> "Text":
+    pairs = [
+        text(f"{name} ", "dim").append_text(text(shortened(value)))
+        for name, value in values.items()
+    ]
+    return _stacked([*pairs, *([text(note, "dim")] if note else [])])
+
+
+def _stacked(parts: Sequence["Text"]) -> "Text":
     from rich.text import Text
 
-    return Text("\n").join(
-        text(f"{name} ", "dim") + text(shortened(value)) for name, value in values.items()
-    )
+    return Text("\n").join(parts)
 
 
 def _shown(value: object) -> str:

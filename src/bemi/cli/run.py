@@ -1,7 +1,7 @@
 """`bemi run`: the worker, from the first signal that it may start to the one that it must end."""
 
+import os
 import signal
-import sys
 import threading
 from typing import Literal
 
@@ -69,6 +69,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-    while sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined]  # of a real file
+    # Not sys.stdin: its lock, held by this thread, would hold up the end of the process.
+    while os.read(0, 4096):
         pass
     stop.set()

@@ -1,0 +1,234 @@
+"""`bemi demo`: a PostgreSQL of its own, a small application, a worker, and what was captured."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import bemi
+from bemi.errors import BemiError, SetupError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from bemi.config import Settings
+    from bemi.embedded import Server
+
+_DEADLINE: Final = 30.0
+_PAUSE: Final = 0.05
+
+_PLAIN_SQL: Final = """select pg_logical_emit_message(true, '_bemi', '{"job": "cleanup"}')"""
+
+_TABLES: Final = """
+create table todo (
+    id int generated always as identity primary key,
+    task text not null,
+    done boolean not null default false,
+    due date
+);
+create table comment (
+    id int generated always as identity primary key,
+    todo_id int not null references todo on delete cascade,
+    body text not null
+);
+"""
+
+
+def command(*, keep: bool = False) -> int:
+    """Show captured changes of a small application, on a PostgreSQL of its own.
+
+    Starts a private PostgreSQL in a temporary folder, prepares it as `bemi init` does, runs the
+    worker, lets an application write with its context, and prints what was captured. Then all of
+    it is gone again.
+
+    Parameters
+    ----------
+    keep
+        Stay up afterwards, to play with, until Ctrl-C or SIGTERM.
+    """
+    # Loaded here: every other command does without them.
+    from bemi.cli import output
+    from bemi.config import Settings
+    from bemi.connections import connect
+
+    try:
+        from bemi.embedded import Server
+    except ImportError as error:  # pragma: no cover
+        raise SetupError(
+            "the demo needs an embedded PostgreSQL", fix="pip install 'bemi[demo]'"
+        ) from error
+
+    _say("starting a private PostgreSQL")
+    with Server() as server:
+        settings = Settings(source_url=server.create_database("todo"))
+        with connect(settings.source_url, what="source", autocommit=False) as connection:
+            _prepare(connection, settings)
+            with _worker(settings.source_url) as worker:
+                _say("an application writes, with the context of its requests")
+                wanted = _application(connection)
+                rows = _captured(settings, wanted, worker)
+                _say(f"captured, from the write-ahead log: {output.count(len(rows), 'change')}\n")
+                output.print_changes(rows, output.console())
+                if keep:
+                    connection.close()
+                    _stay(server, settings, worker)
+    _say("stopped, and nothing is left behind")
+    return 0
+
+
+def _prepare(connection: "psycopg.Connection[Any]", settings: "Settings") -> None:
+    from bemi.capture import setup
+
+    with connection.transaction():
+        connection.execute(_TABLES)
+    connection.commit()
+    _say("preparing it, as `bemi init --full 'public.*'` does")
+    setup.init(settings, full=["public.*"], report=lambda _: None)
+
+
+def _application(connection: "psycopg.Connection[Any]") -> int:
+    """What a web application does in its requests; returns how many changes that makes."""
+    with (
+        bemi.context(user_id=42, endpoint="/todos", method="POST", request_id="req-1"),
+        connection.transaction(),
+    ):
+        bemi.emit(connection)
+        connection.execute(
+            "insert into todo (task, due) "
+            "values ('Write the report', '2026-05-08'), ('Sleep', null)"
+        )
+    with (
+        bemi.context(user_id=42, endpoint="/todos/1/comments", method="POST", request_id="req-2"),
+        connection.transaction(),
+    ):
+        bemi.emit(connection)
+        connection.execute("insert into comment (todo_id, body) values (1, 'In two pages?')")
+    with (
+        bemi.context(user_id=7, endpoint="/todos/1", method="PUT", request_id="req-3"),
+        connection.transaction(),
+    ):
+        bemi.emit(connection)
+        connection.execute("update todo set done = true, task = 'Write it up' where id = 1")
+    with (
+        bemi.context(user_id=42, endpoint="/todos/2", method="DELETE", request_id="req-4"),
+        connection.transaction(),
+    ):
+        bemi.emit(connection)
+        connection.execute("delete from todo where id = 2")
+    with connection.transaction():
+        # From psql, without any library.
+        connection.execute(
+            "select pg_logical_emit_message(true, '_bemi', '{\"job\": \"cleanup\"}')"
+        )
+        connection.execute("update todo set due = null where done")
+    return 6
+
+
+@contextlib.contextmanager
+def _worker(url: str) -> Iterator["_Worker"]:
+    """`bemi run` as a process of its own, which ends with the block, or with this process."""
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bemi", "run", "--stop-with-stdin", "--log-format", "text"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            # In the environment, since all users see the arguments of a process.
+            env=_environment(url),
+            # A terminal's Ctrl-C is for this process, which ends the worker in order.
+            start_new_session=True,
+        )
+        try:
+            yield _Worker(process, log)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class _Worker:
+    def __init__(self, process: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+
+    def check(self) -> None:
+        """Raises BemiError, with the end of its log, when it has ended."""
+        code = self._process.poll()
+        if code is not None:
+            raise BemiError(f"the worker has ended, with exit code {code}:\n{self.log()}")
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return "\n".join(self._log.read().decode(errors="replace").splitlines()[-20:])
+
+
+def _environment(url: str) -> dict[str, str]:
+    """Nobody's settings but ours: the demo touches no other database."""
+    import os
+
+    others = {name: value for name, value in os.environ.items() if not name.startswith("BEMI_")}
+    return {**others, "BEMI_SOURCE_URL": url, "BEMI_CONFIG": os.devnull}
+
+
+def _captured(settings: "Settings", wanted: int, worker: _Worker) -> list[Any]:
+    """The changes, the oldest first, as soon as all of them are there."""
+    from bemi.connections import connect
+    from bemi.store import reader
+    from bemi.store.filters import Filters
+
+    deadline = time.monotonic() + _DEADLINE
+    with connect(settings.destination_url, what="destination") as history:
+        while True:
+            rows = list(reader.changes(history, settings.schema, Filters()))
+            if len(rows) >= wanted:
+                return rows[::-1]
+            worker.check()
+            if time.monotonic() > deadline:
+                raise BemiError(
+                    f"only {len(rows)} of {wanted} changes were captured in {_DEADLINE:g} s;"
+                    f" the worker says:\n{worker.log()}"
+                )
+            time.sleep(_PAUSE)
+
+
+def _stay(server: "Server", settings: "Settings", worker: _Worker) -> None:
+    """Waits for Ctrl-C or SIGTERM, which end the demo as it is meant to end."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    psql = f"{server.bin('psql')} '{settings.source_url}'"
+    program = "bemi" if Path(sys.argv[0]).name == "bemi" else f"{sys.executable} -m bemi"
+    _say(
+        "\n".join(
+            (
+                "",
+                "everything stays up until Ctrl-C; in another window:",
+                "",
+                "  the application's tables, to write to, and the history, to query",
+                f"    {psql}",
+                f"    {psql} -c 'table {settings.schema}.changes'",
+                "",
+                "  Bemi's own commands",
+                f"    export BEMI_SOURCE_URL={settings.source_url}",
+                f"    {program} changes --since 5m",
+                f"    {program} status",
+                "",
+            )
+        )
+    )
+    while not stop.wait(0.5):
+        worker.check()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
