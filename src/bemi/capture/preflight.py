@@ -533,7 +533,9 @@ def durable_commits(servers: Servers) -> Finding:
             "synchronous_commit is off on the destination; the worker turns it on for itself",
             "leave it off only where other applications of that database need it",
         )
-    return Finding("durability", "ok", f"synchronous_commit is {commit} on the destination")
+    return Finding(
+        "durability", "ok", f"the destination commits with synchronous_commit = {commit}"
+    )
 
 
 def clocks(servers: Servers) -> Finding:

@@ -111,6 +111,31 @@ def init(
     )
 
 
+def without_key(settings: Settings, full: Sequence[str]) -> list[TableState]:
+    """Tables that are wanted and can be tracked with REPLICA IDENTITY FULL only.
+
+    Those that `full` names already are left out. Nothing is changed.
+    """
+    with connect(settings.source_url, what="source") as source:
+        preflight.require_source(source, settings)
+        with (
+            connect(settings.destination_url, what="destination") as destination,
+            explained("destination"),
+        ):
+            stored = sources.read(destination, settings.schema, settings.source)
+        settings = with_remembered_rules(settings, _chosen(settings, stored))
+        chosen = {state.oid for state in _select_full(source, settings, full)}
+        return [
+            state
+            for state in survey(source, settings)
+            if state.wanted
+            and state.identity == "none"
+            and not state.published
+            and state.oid not in chosen
+            and (state.fix or "").endswith("replica identity full;")
+        ]
+
+
 # --- before anything is changed --------------------------------------------------------------
 
 

@@ -26,6 +26,8 @@ class TeardownResult:
     set_back: tuple[str, ...]
     """SQL that sets back the replica identities that `init` changed."""
     notes: tuple[str, ...]
+    history_kept: bool
+    """Whether there is a history that stays readable."""
 
 
 def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownResult:
@@ -64,7 +66,8 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
                 explained("destination"),
             ):
                 _drop_history(destination, settings, progress)
-    return TeardownResult(tuple(progress.done), tuple(set_back), tuple(notes))
+    kept = stored is not None and not history
+    return TeardownResult(tuple(progress.done), tuple(set_back), tuple(notes), kept)
 
 
 def _droppable_slot(source: Connection, settings: Settings, notes: list[str]) -> slot.Slot | None:

@@ -1,0 +1,158 @@
+"""`bemi init`: prepares source and destination, and shows which tables are tracked."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from bemi.cli.options import SettingsFlags
+
+if TYPE_CHECKING:
+    from bemi.capture.setup import InitResult
+    from bemi.capture.tables import TableState
+
+PRICE: Final = (
+    "REPLICA IDENTITY FULL puts the whole old row into the WAL with every update and delete"
+    " (some 60 % more WAL for updates), and a row over 1 GB can't be updated any more"
+)
+
+Globs = Annotated[tuple[str, ...], Parameter(negative=())]
+
+
+def command(
+    *,
+    schema: Globs = (),
+    table: Globs = (),
+    full: Globs = (),
+    reader: Globs = (),
+    slot_wait: float | None = None,
+    new_slot: Annotated[bool, Parameter(negative=())] = False,
+    connection: SettingsFlags = SettingsFlags(),  # noqa: B008 - frozen
+    json: bool = False,
+) -> int:
+    """Prepare source and destination: schema, publication, slot.
+
+    Tracks every table with a primary key (or another replica identity), or those that --schema
+    and --table choose. Safe to run again: adds what is missing, changes nothing else.
+
+        bemi init --table 'shop.*' --reader auditor
+
+    Parameters
+    ----------
+    schema
+        Schemas to track, as globs; repeatable. Remembered, like --table, for the worker.
+    table
+        Tables to track, as globs SCHEMA.TABLE, without a schema in public; repeatable.
+    full
+        Tables, as globs, to set to REPLICA IDENTITY FULL; repeatable. It keeps the whole row
+        before each change and tracks tables without a key. Its price: the whole old row in the
+        WAL of every update and delete, some 60 % more WAL for updates, and a row over 1 GB
+        can't be updated any more.
+    reader
+        Role of the destination that may read the history; repeatable.
+    slot_wait
+        Seconds to wait for transactions that were open before the slot.
+    new_slot
+        Make the slot anew where the worker can't get past some WAL. What lies between is lost;
+        `bemi run --accept-gap` records that.
+    json
+        Print one JSON value: what changed, and the tables with their reasons and fixes.
+    """
+    settings = connection.settings(
+        schemas=schema or None, tables=table or None, slot_wait=slot_wait
+    )
+
+    from bemi.capture import setup
+    from bemi.cli import output
+
+    asked = (
+        [] if json or not sys.stdin.isatty() else _ask_for_full(setup.without_key(settings, full))
+    )
+    result = setup.init(
+        settings,
+        full=[*full, *asked],
+        readers=reader,
+        new_slot=new_slot,
+        report=lambda line: print(
+            output.printable(line), file=sys.stderr if json else sys.stdout, flush=True
+        ),
+    )
+    if json:
+        output.print_json(_as_json(result))
+    else:
+        _show(result, priced=bool(full))
+    return 1 if result.not_full else 0
+
+
+def _ask_for_full(states: Sequence["TableState"]) -> list[str]:
+    """Only on a terminal, and only for tables that can't be tracked otherwise."""
+    import glob
+
+    from bemi.cli.output import printable
+
+    chosen: list[str] = []
+    if states:
+        print(f"{PRICE}.")
+    for state in states:
+        question = f"{printable(state.qualified)}: {state.reason}. Track it so? [y/N] "
+        if input(question).strip().lower() in ("y", "yes"):
+            chosen.append(glob.escape(state.qualified))
+    return chosen
+
+
+def _show(result: "InitResult", *, priced: bool) -> None:
+    from bemi.cli import output
+
+    console = output.console()
+    if not result.changed:
+        print("everything was in place")
+    if result.tracked:
+        tracked = output.table("tracked", "identity")
+        for state in result.tracked:
+            tracked.add_row(output.text(state.qualified), output.text(state.identity))
+        console.print(tracked)
+    else:
+        print("no table is tracked yet")
+    untracked = [(state.qualified, state.reason, state.fix) for state in result.untracked]
+    untracked += [(name, f"not set to FULL: {reason}", None) for name, reason in result.not_full]
+    if untracked:
+        listed = output.table("not tracked", "why, and what helps")
+        for name, reason, fix in untracked:
+            why = output.text(reason or "")
+            if fix:
+                why = why + "\n" + output.text("fix: ", "dim") + output.text(fix)
+            listed.add_row(output.text(name), why)
+        console.print(listed)
+        print("after a fix, run `bemi init` again, or let a running worker add the table")
+    for state in result.unwanted:
+        print(f"still tracked, though no rule wants it: {output.printable(state.qualified)}")
+    if priced:
+        print(PRICE)
+    if result.gap:
+        print(f"gap: {result.gap}; `bemi run --accept-gap` records it and goes on")
+    else:
+        print("next: `bemi run` captures changes")
+    sys.stdout.flush()
+
+
+def _as_json(result: "InitResult") -> dict[str, Any]:
+    def table(state: "TableState") -> dict[str, Any]:
+        return {
+            "schema": state.schema,
+            "table": state.name,
+            "root": state.root,
+            "identity": state.identity,
+            "reason": state.reason,
+            "fix": state.fix,
+        }
+
+    return {
+        "changed": result.changed,
+        "tracked": [table(state) for state in result.tracked],
+        "untracked": [table(state) for state in result.untracked],
+        "unwanted": [table(state) for state in result.unwanted],
+        "not_full": [{"table": name, "reason": reason} for name, reason in result.not_full],
+        "gap": result.gap,
+        "position": str(result.position),
+    }

@@ -1,0 +1,83 @@
+"""`bemi teardown`: removes Bemi from the source, and the history only when asked."""
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bemi.cli.options import SettingsFlags
+from bemi.config import Settings
+
+Switch = Annotated[bool, Parameter(negative=())]
+
+
+def command(
+    *,
+    history: Switch = False,
+    yes: Switch = False,
+    connection: SettingsFlags = SettingsFlags(),  # noqa: B008 - frozen
+    json: bool = False,
+) -> int:
+    """Remove every trace from the source, and with --history the history too.
+
+    Drops the replication slot and the publication; changes from then on are not captured. Stop the
+    worker first. Asks before, when it runs on a terminal.
+
+    Parameters
+    ----------
+    history
+        Drop the destination's schema with the whole history, too.
+    yes
+        Do not ask.
+    json
+        Print one JSON value: what was done, SQL that sets back replica identities, notes.
+    """
+    settings = connection.settings()
+
+    from bemi.capture import teardown
+    from bemi.cli import output
+
+    if not yes and not json and sys.stdin.isatty() and not _confirmed(settings, history):
+        print("nothing was done")
+        return 1
+    result = teardown.teardown(
+        settings,
+        history=history,
+        report=lambda line: print(
+            output.printable(line), file=sys.stderr if json else sys.stdout, flush=True
+        ),
+    )
+    if json:
+        output.print_json(
+            {"changed": result.changed, "set_back": result.set_back, "notes": result.notes}
+        )
+        return 0
+    if not result.changed:
+        print("there was nothing to remove")
+    for note in result.notes:
+        print(f"note: {output.printable(note)}")
+    if result.set_back:
+        print("`bemi init --full` changed these tables; to set them back:")
+        for statement in result.set_back:
+            print(f"  {output.printable(statement)}")
+    if result.history_kept:
+        print(f'the history stays readable in schema "{output.printable(settings.schema)}"')
+    return 0
+
+
+def _confirmed(settings: Settings, history: bool) -> bool:
+    from bemi.cli.output import printable
+    from bemi.connections import describe
+
+    print(
+        f"From {printable(describe(settings.source_url))}: the slot"
+        f" {printable(settings.slot)} and the publication {printable(settings.publication)}"
+        " will be dropped."
+    )
+    if not history:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    print(
+        f"From {printable(describe(settings.destination_url))}: the whole history in schema"
+        f" {printable(settings.schema)} will be dropped."
+    )
+    return input("Type the schema's name to go on: ").strip() == settings.schema
