@@ -21,7 +21,7 @@ def test_an_object_is_kept_as_it_is() -> None:
 
 def test_null_is_the_empty_context() -> None:
     assert read_context(b" null ", "utf-8") is NO_CONTEXT
-    assert NO_CONTEXT == Context(b"{}", None, None)
+    assert Context(b"{}", None, None) == NO_CONTEXT
 
 
 def test_one_mebibyte_is_the_limit() -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL's text form becomes JSON that jsonb accepts and that comes back, or NotNatural."""
+"""PostgreSQL's text form becomes JSON that jsonb takes and that comes back, or is not natural."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bemi.capture import values
-from bemi.capture.values import NotNatural, jsonb_takes, natural_form, quote, quote_unchecked
+from bemi.capture.values import NotNaturalError, jsonb_takes, natural_form, quote, quote_unchecked
 
 INT4_ARRAY, TEXT_ARRAY, FLOAT8_ARRAY, BOOL_ARRAY = 1007, 1009, 1022, 1000
 JSON_ARRAY, JSONB_ARRAY, NUMERIC_ARRAY = 199, 3807, 1231
@@ -114,7 +114,7 @@ def test_natural_forms(type_oid: int, value: str, fragment: str) -> None:
     ids=lambda value: str(value)[:30],
 )
 def test_what_would_not_come_back_is_not_natural(type_oid: int, value: str) -> None:
-    with pytest.raises(NotNatural):
+    with pytest.raises(NotNaturalError):
         encode(type_oid, value)
 
 
@@ -131,9 +131,9 @@ def test_no_character_breaks_a_string(code: int) -> None:
 
 
 def test_unchecked_text_that_is_not_utf8_is_not_natural() -> None:
-    with pytest.raises(NotNatural):
+    with pytest.raises(NotNaturalError):
         natural_form(TEXT, {}, quote_unchecked)(b"caf\xe9")
-    with pytest.raises(NotNatural):
+    with pytest.raises(NotNaturalError):
         natural_form(TEXT_ARRAY, ELEMENTS, quote_unchecked)(b"{caf\xe9}")
 
 
@@ -180,7 +180,7 @@ def test_floats_come_back(number: float) -> None:
         text = "-0"
     try:
         fragment = encode(values.FLOAT8, text)
-    except NotNatural:
+    except NotNaturalError:
         assert text == "-0"
     else:
         assert repr(float(json.loads(fragment))) == repr(number)

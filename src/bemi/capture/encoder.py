@@ -15,7 +15,7 @@ from bemi.capture.values import (
     JSONB,
     MAX_JSONB,
     Natural,
-    NotNatural,
+    NotNaturalError,
     natural_form,
     quote,
     quote_unchecked,
@@ -156,7 +156,7 @@ class Encoder:
         flags = change.flags
         try:
             images = _images(plan, change)
-        except NotNatural:
+        except NotNaturalError:
             images, found = _careful_images(table, plan, change)
             flags += found
         old, new = change.before, change.after
@@ -268,7 +268,7 @@ def key_text(table: Table, row: Row) -> bytes | None:
 
 
 def _images(plan: _Plan, change: Change) -> bytes:
-    """The fields `after`, `changed`, `before`. Raises `NotNatural`."""
+    """The fields `after`, `changed`, `before`. Raises `NotNaturalError`."""
     old, new = change.before, change.after
     if new is None:
         if old is None:
@@ -313,10 +313,10 @@ def _member(key: bytes, encode: Natural, value: Value) -> bytes:
 
 
 def _object(members: list[bytes]) -> bytes:
-    """A jsonb field. Raises `NotNatural` when jsonb would refuse its size."""
+    """A jsonb field. Raises `NotNaturalError` when jsonb would refuse its size."""
     content = b"".join((_JSONB_VERSION, b"{", b",".join(members), b"}"))
     if len(content) > MAX_JSONB:
-        raise NotNatural
+        raise NotNaturalError
     return _LENGTH.pack(len(content)) + content
 
 
@@ -338,7 +338,7 @@ def _careful_images(table: Table, plan: _Plan, change: Change) -> tuple[bytes, t
         try:
             for value in present:
                 encoders[at](value)
-        except NotNatural:
+        except NotNaturalError:
             if column.type_oid in (JSON, JSONB) and _only_json_nulls(encoders[at], values):
                 encoders[at] = _natural_or_null(encoders[at])
                 flags.append(f"json_null:{column.name}")
@@ -385,7 +385,7 @@ def _only_json_nulls(encode: Natural, values: list[Value]) -> bool:
         if value is not UNCHANGED and value.strip() != b"null":
             try:
                 encode(value)
-            except NotNatural:
+            except NotNaturalError:
                 return False
     return True
 

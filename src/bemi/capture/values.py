@@ -2,7 +2,7 @@
 
 Numbers, booleans, arrays and JSON become what they are in JSON, exactly; everything else is
 a JSON string of the text. A value that would not come back from its natural form raises
-`NotNatural`; its text form, a JSON string, always does.
+`NotNaturalError`; its text form, a JSON string, always does.
 """
 
 import json
@@ -46,7 +46,7 @@ _needs_escape = re.compile(rb'[\x00-\x1f"\\]').search
 _encode_json = msgspec.json.encode
 
 
-class NotNatural(Exception):
+class NotNaturalError(Exception):
     """The value has no natural form that would come back: use its text form."""
 
 
@@ -60,12 +60,12 @@ def quote(value: bytes) -> Fragment:
 def quote_unchecked(value: bytes) -> Fragment:
     """As `quote`, for a server that does not check its text (SQL_ASCII).
 
-    Raises `NotNatural` for text that is not UTF-8.
+    Raises `NotNaturalError` for text that is not UTF-8.
     """
     try:
         return _encode_json(value.decode())
     except UnicodeDecodeError as error:
-        raise NotNatural from error
+        raise NotNaturalError from error
 
 
 def boolean(value: bytes) -> Fragment:
@@ -81,26 +81,26 @@ def number(value: bytes) -> Fragment:
     if value[-1] > 0x39:  # the y of Infinity, the N of NaN
         return b'"' + value + b'"'
     if value == b"-0":
-        raise NotNatural
+        raise NotNaturalError
     return value
 
 
 def jsonb(value: bytes) -> Fragment:
     if value == b"null":  # can't be told from SQL's NULL
-        raise NotNatural
+        raise NotNaturalError
     if len(value) > _MAX_DEPTH and (len(value) > _MAX_NATURAL or _too_deep(value)):
-        raise NotNatural
+        raise NotNaturalError
     return value
 
 
 def json_text(value: bytes) -> Fragment:
     """A `json` value, which is any text that parses: jsonb takes less, and keeps less."""
     if value.strip() == b"null" or len(value) > _MAX_NATURAL or not jsonb_takes(value):
-        raise NotNatural
+        raise NotNaturalError
     try:
         json.loads(value, object_pairs_hook=_no_duplicates, parse_int=len, parse_float=len)
     except (ValueError, RecursionError) as error:
-        raise NotNatural from error
+        raise NotNaturalError from error
     return value
 
 
@@ -121,9 +121,9 @@ def array(element: Natural) -> Natural:
 
     def encode(value: bytes) -> Fragment:
         if value[:1] == b"[":  # bounds other than 1 are lost in JSON
-            raise NotNatural
+            raise NotNaturalError
         if len(value) > _MAX_NATURAL:
-            raise NotNatural
+            raise NotNaturalError
         parts: list[bytes] = []
         append = parts.append
         for match in _ARRAY_TOKEN.finditer(value):
@@ -157,8 +157,8 @@ def natural_form(
     return _NATURAL.get(type_oid, text)
 
 
-def _never(value: bytes) -> Fragment:
-    raise NotNatural
+def _never(_value: bytes) -> Fragment:
+    raise NotNaturalError
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
