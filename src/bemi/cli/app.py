@@ -49,8 +49,12 @@ app.register_install_completion_command(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command that `arguments` (or the process's) name, and ends the process."""
     signal.signal(signal.SIGTERM, _terminate)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given or given[0] in app.help_flags:
+        for name in COMMANDS:
+            app[name]  # loads it: only then the list of commands can say what each does
     try:
-        code = app(arguments)
+        code = app(given)
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         command = " ".join(error.command_chain or ())

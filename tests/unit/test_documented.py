@@ -1,0 +1,103 @@
+"""Every command, flag and setting is documented, and what the pages show exists."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from bemi import config
+from bemi.cli.app import COMMANDS
+from bemi.cli.options import FilterFlags
+from bemi.config import Settings
+from bemi.store.filters import Filters
+from tests.support import reference
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("spec/*.md")])
+
+
+@pytest.mark.parametrize("page", ["commands", "settings"])
+def test_the_reference_says_what_the_code_says(page: str) -> None:
+    written = (reference.PAGES / f"{page}.md").read_text(encoding="utf-8")
+    rendered = getattr(reference, page)()
+    assert written == rendered, "run `python -m tests.support.reference`"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_has_a_text(name: str) -> None:
+    without = [flag.names[0] for flag in reference.flags(name) if not flag.parameter.help]
+    assert without == []
+
+
+def test_every_setting_has_a_text() -> None:
+    assert [setting.name for setting in fields(Settings) if not setting.metadata.get("doc")] == []
+
+
+def test_every_command_has_a_module_and_every_module_of_a_command_is_one() -> None:
+    folder = ROOT / "src" / "bemi" / "cli"
+    modules = {
+        path.stem for path in folder.glob("*.py") if "\ndef command(" in path.read_text("utf-8")
+    }
+    assert modules == set(COMMANDS)
+
+
+def test_the_filter_flags_are_the_filters() -> None:
+    assert [flag.name for flag in fields(FilterFlags)] == [each.name for each in fields(Filters)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_flags_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join(
+        [
+            *re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL),
+            *re.findall(r"`([^`\n]+)`", text),
+        ]
+    )
+    wrong: list[str] = []
+    for line in code.replace("\\\n", " ").splitlines():
+        found = re.search(r"(?:^|[\s/])bemi ([a-z]+)\b([^#|;&]*)", line)
+        if found is None or re.search(r"pip install|import", line):
+            continue
+        name, rest = found.groups()
+        if name not in COMMANDS:
+            wrong.append(f"bemi {name}")
+            continue
+        known = {flag.names[0] for flag in reference.flags(name)} | {"--help"}
+        wrong += [
+            f"bemi {name} {flag}"
+            for flag in re.findall(r"(?<!\S)--[\w-]+", rest)
+            if flag not in known
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_variables_that_a_page_names_exist(page: Path) -> None:
+    others = {"BEMI_CONFIG", "BEMI_TEST_PG_BIN", "BEMI_REQUIRE_ALL"}
+    known = {config.variable(key) for key in config.KEYS} | others
+    named = set(re.findall(r"\bBEMI_[A-Z_]+\b", page.read_text(encoding="utf-8")))
+    assert named - known == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_that_a_page_names_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named - targets == set()
+
+
+def test_settings_that_a_page_shows_as_a_file_are_valid(tmp_path: Path) -> None:
+    shown = 0
+    for page in PAGES:
+        for block in re.findall(
+            r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        ):
+            if "[" in block.splitlines()[0]:
+                continue  # another file's
+            file = tmp_path / "bemi.toml"
+            file.write_text(block, encoding="utf-8")
+            config.load({"source_url": "dbname=todo"}, {}, file)
+            shown += 1
+    assert shown
