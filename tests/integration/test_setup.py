@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from bemi.embedded import Server
 from bemi.errors import ConfigError, PassingError, SetupError, StoreVersionError
 from bemi.store import checkpoint, migrate, sources
 from tests.conftest import MakeDatabase
+from tests.support.plain_server import MakeServer, plain_servers
 from tests.support.waiting import until
 
 Connection = psycopg.Connection[Any]
@@ -54,6 +56,12 @@ def role(source: Connection, destination: Connection) -> Iterator[str]:
         conn.execute(sql.SQL("reassign owned by {} to postgres").format(role))
         conn.execute(sql.SQL("drop owned by {}").format(role))
     source.execute(sql.SQL("drop role {}").format(role))
+
+
+@pytest.fixture
+def make_plain_server(postgres_bin: Path | None) -> Iterator[MakeServer]:
+    with plain_servers(postgres_bin) as make:
+        yield make
 
 
 def init(settings: Settings, **options: Any) -> InitResult:
@@ -112,6 +120,16 @@ def test_source_and_destination_may_be_one_database(source: Connection, source_u
     source.execute("create table a (id int primary key)")
     settings = Settings(source_url=source_url)
     assert names(init(settings).tracked) == ["public.a"]
+    assert init(settings).changed == ()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_source_in_another_encoding(make_database: MakeDatabase, encoding: str) -> None:
+    url = make_database(encoding=encoding, locale="C")
+    with psycopg.connect(url, autocommit=True, client_encoding="utf8") as conn:
+        conn.execute('create table "größe" (id int primary key)')
+    settings = Settings(source_url=url)
+    assert names(init(settings, full=["gr*"]).tracked) == ["public.größe"]
     assert init(settings).changed == ()
 
 
@@ -443,7 +461,7 @@ def test_stored_generated_columns_are_published(settings: Settings, source: Conn
 # --- bad beginnings --------------------------------------------------------------------------
 
 
-def test_wal_level_replica(make_plain_server: Callable[[], Server]) -> None:
+def test_wal_level_replica(make_plain_server: MakeServer) -> None:
     url = make_plain_server().create_database("app")
     with pytest.raises(SetupError, match="wal_level of the source is replica") as caught:
         init(Settings(source_url=url))
@@ -559,7 +577,7 @@ def test_no_right_to_publish_tells_the_owner_what_to_run(
     assert "public.later" in names(init(weak).tracked)
 
 
-def test_all_slots_in_use(make_plain_server: Callable[..., Server]) -> None:
+def test_all_slots_in_use(make_plain_server: MakeServer) -> None:
     server = make_plain_server(wal_level="logical", max_replication_slots="1")
     url = server.create_database("app")
     with psycopg.connect(url, autocommit=True) as conn:
@@ -570,7 +588,7 @@ def test_all_slots_in_use(make_plain_server: Callable[..., Server]) -> None:
     assert init(Settings(source_url=url)).changed
 
 
-def test_a_lost_slot_is_made_again(make_plain_server: Callable[..., Server]) -> None:
+def test_a_lost_slot_is_made_again(make_plain_server: MakeServer) -> None:
     server = make_plain_server(
         wal_level="logical", max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB"
     )
@@ -589,24 +607,6 @@ def test_a_lost_slot_is_made_again(make_plain_server: Callable[..., Server]) -> 
             preflight.require(conn, settings)
         assert init(settings).gap is not None
         preflight.require(conn, settings)
-
-
-@pytest.fixture
-def make_plain_server(postgres_bin: Any) -> Iterator[Callable[..., Server]]:
-    """A server of the test's own, with settings that others could not live with."""
-    made: list[Server] = []
-
-    def make(**options: str) -> Server:
-        server = Server(
-            settings={"wal_level": "replica", "fsync": "off"} | options, bin=postgres_bin
-        )
-        server.start()
-        made.append(server)
-        return server
-
-    yield make
-    for server in made:
-        server.close()
 
 
 # --- looking ---------------------------------------------------------------------------------

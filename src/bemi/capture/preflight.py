@@ -139,7 +139,7 @@ def _insist(finding: Finding) -> None:
 
 def source_reachable(servers: Servers) -> Finding:
     url = servers.settings.source_url
-    servers.source = connect(url, what="source")
+    servers.source = connect(url, what="source", client_encoding="UTF8")
     return Finding("source", "ok", f"connected to {describe(url)}")
 
 
@@ -454,7 +454,7 @@ def slot_usable(servers: Servers) -> Finding:
 
 def destination_reachable(servers: Servers) -> Finding:
     url = servers.settings.destination_url
-    servers.destination = connect(url, what="destination")
+    servers.destination = connect(url, what="destination", client_encoding="UTF8")
     return Finding("destination", "ok", f"connected to {describe(url)}")
 
 

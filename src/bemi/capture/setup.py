@@ -67,8 +67,10 @@ def init(
     """
     progress = Progress(report)
     with (
-        connect(settings.source_url, what="source") as source,
-        connect(settings.destination_url, what="destination") as destination,
+        connect(settings.source_url, what="source", client_encoding="UTF8") as source,
+        connect(
+            settings.destination_url, what="destination", client_encoding="UTF8"
+        ) as destination,
         progress.completing("bemi init"),
     ):
         preflight.require_source(source, settings)
@@ -116,10 +118,12 @@ def without_key(settings: Settings, full: Sequence[str]) -> list[TableState]:
 
     Those that `full` names already are left out. Nothing is changed.
     """
-    with connect(settings.source_url, what="source") as source:
+    with connect(settings.source_url, what="source", client_encoding="UTF8") as source:
         preflight.require_source(source, settings)
         with (
-            connect(settings.destination_url, what="destination") as destination,
+            connect(
+                settings.destination_url, what="destination", client_encoding="UTF8"
+            ) as destination,
             explained("destination"),
         ):
             stored = sources.read(destination, settings.schema, settings.source)

@@ -163,7 +163,10 @@ def _watching(
         if done.wait(_WATCH_INTERVAL):
             return
         # What is seen here helps to understand the wait. That it can't be seen is no error.
-        with contextlib.suppress(BemiError, psycopg.Error), connect(url, what="source") as conn:
+        with (
+            contextlib.suppress(BemiError, psycopg.Error),
+            connect(url, what="source", client_encoding="UTF8") as conn,
+        ):
             while True:
                 found = [row[0] for row in conn.execute(_BLOCKERS, {"pid": pid})]
                 if found and found != blockers:

@@ -39,7 +39,7 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
     progress = Progress(report)
     notes: list[str] = []
     with (
-        connect(settings.source_url, what="source") as source,
+        connect(settings.source_url, what="source", client_encoding="UTF8") as source,
         progress.completing("bemi teardown"),
     ):
         with explained("source"):
@@ -48,7 +48,9 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
         stored = _stored(settings, notes, required=history)
         if history:
             with (
-                connect(settings.destination_url, what="destination") as destination,
+                connect(
+                    settings.destination_url, what="destination", client_encoding="UTF8"
+                ) as destination,
                 explained("destination"),
             ):
                 _require_only_ours(destination, settings)
@@ -62,7 +64,9 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
             set_back = _still_full(source, stored)
         if history:
             with (
-                connect(settings.destination_url, what="destination") as destination,
+                connect(
+                    settings.destination_url, what="destination", client_encoding="UTF8"
+                ) as destination,
                 explained("destination"),
             ):
                 _drop_history(destination, settings, progress)
@@ -109,7 +113,9 @@ def _stored(settings: Settings, notes: list[str], *, required: bool) -> sources.
     """What init noted. The source is set free of Bemi also when the destination is gone."""
     try:
         with (
-            connect(settings.destination_url, what="destination") as destination,
+            connect(
+                settings.destination_url, what="destination", client_encoding="UTF8"
+            ) as destination,
             explained("destination"),
         ):
             return sources.read(destination, settings.schema, settings.source)

@@ -1,0 +1,321 @@
+"""`doctor`: each check finds what it is there for, and none hides another."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from bemi.capture import preflight, setup
+from bemi.capture.preflight import CHECKS, Finding, diagnose
+from bemi.config import Settings
+from bemi.errors import SetupError
+from bemi.store import migrate
+from tests.support.plain_server import MakeServer, plain_servers
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def source(source_url: str) -> Iterator[Connection]:
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def destination(destination_url: str) -> Iterator[Connection]:
+    with psycopg.connect(destination_url, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def settings(source: Connection, source_url: str, destination_url: str) -> Settings:
+    source.execute("create table a (id int primary key)")
+    return Settings(source_url=source_url, destination_url=destination_url)
+
+
+@pytest.fixture
+def make_plain_server(postgres_bin: Path | None) -> Iterator[MakeServer]:
+    with plain_servers(postgres_bin) as make:
+        yield make
+
+
+def init(settings: Settings, **options: Any) -> None:
+    setup.init(settings, report=lambda line: None, **options)
+
+
+def found(settings: Settings, **options: Any) -> dict[str, Finding]:
+    return {finding.check: finding for finding in diagnose(settings, **options)}
+
+
+def levels(settings: Settings) -> dict[str, str]:
+    return {check: finding.level for check, finding in found(settings).items()}
+
+
+def test_a_source_that_is_set_up_has_no_failure(settings: Settings) -> None:
+    init(settings)
+    findings = found(settings)
+    assert list(findings) == [check.name for check in CHECKS]
+    # The tests' own server has fsync off, and no bound on the WAL that slots keep.
+    unwise = {name for name, finding in findings.items() if finding.level != "ok"}
+    assert unwise == {"WAL retention", "durability"}
+
+
+def test_every_finding_that_is_not_ok_has_a_fix(settings: Settings) -> None:
+    for finding in found(settings).values():
+        assert finding.fix or finding.level in ("ok", "not checked"), finding
+
+
+def test_before_init_nothing_is_a_failure(settings: Settings) -> None:
+    findings = found(settings)
+    assert "failure" not in {finding.level for finding in findings.values()}
+    for check in ("publication", "slot", "history"):
+        assert findings[check].level == "warning"
+        assert findings[check].message.startswith("not set up yet")
+        assert findings[check].fix == "run `bemi init`"
+    assert findings["tracked"].level == "not checked"
+
+
+def test_a_failing_check_hides_only_what_rests_on_it(
+    settings: Settings, source_url: str, destination_url: str
+) -> None:
+    wrong = psycopg.conninfo.make_conninfo(source_url, password="hunter2")
+    findings = found(Settings(source_url=wrong, destination_url=destination_url))
+    assert findings["source"].level == "failure"
+    assert "hunter2" not in str(findings)
+    assert findings["wal_level"] == Finding(
+        "wal_level", "not checked", "not checked, because of: source"
+    )
+    assert findings["writable"].level == "ok"
+
+    findings = found(Settings(source_url=source_url, destination_url="postgresql://127.0.0.1:1/x"))
+    assert findings["destination"].level == "failure"
+    assert findings["writable"].level == "not checked"
+    assert findings["wal_level"].level == "ok"
+
+
+def test_what_init_made_and_is_gone_is_a_failure(settings: Settings, source: Connection) -> None:
+    init(settings)
+    source.execute("select pg_drop_replication_slot(%s)", [settings.slot])
+    assert levels(settings)["slot"] == "failure"
+    source.execute("drop publication bemi")
+    findings = found(settings)
+    assert findings["publication"].level == findings["slot"].level == "failure"
+    assert findings["tracked"].level == "not checked"
+
+
+def test_a_publication_that_is_not_ours(settings: Settings, source: Connection) -> None:
+    source.execute("create publication bemi for table a with (publish = 'insert')")
+    finding = found(settings)["publication"]
+    assert finding.level == "failure"
+    assert "leaves out" in finding.message
+    source.execute((finding.fix or "").encode())
+    assert found(settings)["publication"].level == "ok"
+
+
+def test_tables_that_can_not_be_tracked(settings: Settings, source: Connection) -> None:
+    source.execute("create table keyless (x int); create unlogged table u (id int primary key)")
+    finding = found(settings)["tables"]
+    assert finding.level == "warning"
+    assert "2 of 3 tables" in finding.message
+    assert "public.keyless (it has no primary key)" in finding.message
+    for statement in (finding.fix or "").splitlines():
+        source.execute(statement.encode())
+    assert found(settings)["tables"].level == "ok"
+
+
+def test_a_key_dropped_after_init_is_a_failure(settings: Settings, source: Connection) -> None:
+    """The application's own updates fail from then on."""
+    init(settings)
+    source.execute("alter table a drop constraint a_pkey")
+    finding = found(settings)["tables"]
+    assert finding.level == "failure"
+    assert "public.a (it has no primary key)" in finding.message
+
+
+def test_tables_made_since_and_tables_no_longer_wanted(
+    settings: Settings, source: Connection, source_url: str, destination_url: str
+) -> None:
+    init(settings)
+    source.execute("create table later (id int primary key)")
+    assert "public.later" in found(settings)["tracked"].message
+    narrow = Settings(source_url=source_url, destination_url=destination_url, tables=("later",))
+    init(narrow)
+    finding = found(narrow)["tracked"]
+    assert finding.message == "tracked, though the rules do not want them: public.a"
+    source.execute((finding.fix or "").encode())
+    # The rules of the last init hold where the settings name none.
+    assert found(settings)["tracked"].message == "1 tables are tracked"
+
+
+def test_a_lost_primary_key_index_choice_is_no_crash(
+    settings: Settings, source: Connection
+) -> None:
+    source.execute(
+        "create table r (x int not null); create unique index i on r (x);"
+        " alter table r replica identity using index i; drop index i"
+    )
+    assert "gone or invalid" in found(settings)["tables"].message
+
+
+def test_a_role_without_rights(
+    settings: Settings, source: Connection, destination: Connection
+) -> None:
+    name = f"weak_{source.info.dbname}"
+    role = sql.Identifier(name)
+    source.execute(sql.SQL("create role {} login password 'x'").format(role))
+    try:
+        weak = Settings(
+            source_url=psycopg.conninfo.make_conninfo(settings.source_url, user=name, password="x"),
+            destination_url=psycopg.conninfo.make_conninfo(
+                settings.destination_url, user=name, password="x"
+            ),
+        )
+        findings = found(weak)
+        assert findings["replication"].level == "failure"
+        assert findings["may publish"].level == "warning"
+        assert findings["writable"].level == "failure"
+        assert "lacks create on database" in findings["writable"].message
+        destination.execute((findings["writable"].fix or "").encode())
+        assert found(weak)["writable"].level == "ok"
+        # What an owner is told to run, run as an owner, is enough.
+        fix = findings["may publish"].fix or ""
+        source.execute(fix.removeprefix("as the owner of the tables: ").encode())
+        assert found(weak)["may publish"].level == "ok"
+        source.execute("create table later (id int primary key)")
+        finding = found(weak)["may publish"]
+        assert 'belongs to "postgres"' in finding.message
+        source.execute((finding.fix or "").encode())
+        assert found(weak)["may publish"].level == "ok"
+    finally:
+        destination.execute(sql.SQL("drop owned by {}").format(role))
+        source.execute(sql.SQL("drop role {}").format(role))
+
+
+def test_a_destination_that_takes_no_writes(settings: Settings, destination: Connection) -> None:
+    destination.execute(
+        sql.SQL("alter database {} set default_transaction_read_only = on").format(
+            sql.Identifier(destination.info.dbname)
+        )
+    )
+    finding = found(settings)["writable"]
+    assert (finding.level, finding.fix is not None) == ("failure", True)
+    assert "default_transaction_read_only" in finding.message
+
+
+def test_a_history_of_a_newer_version(settings: Settings, destination: Connection) -> None:
+    migrate.migrate(destination, "bemi")
+    destination.execute(
+        "insert into bemi.schema_versions (version, name, checksum) values (999, 'later', 'x')"
+    )
+    finding = found(settings)["history"]
+    assert finding.level == "failure"
+    assert "newer" in finding.message
+
+
+def test_a_destination_that_commits_lazily(settings: Settings, destination: Connection) -> None:
+    destination.execute(
+        sql.SQL("alter database {} set synchronous_commit = off").format(
+            sql.Identifier(destination.info.dbname)
+        )
+    )
+    assert found(settings)["durability"].level == "warning"
+
+
+def test_encoding_sql_ascii(make_database: Any) -> None:
+    url = make_database(encoding="SQL_ASCII", locale="C")
+    finding = found(Settings(source_url=url))["encoding"]
+    assert finding.level == "warning"
+    assert "SQL_ASCII" in finding.message
+
+
+def test_a_clock_that_is_wrong(settings: Settings) -> None:
+    finding = found(settings, clock=lambda: time.time() + 60)["clocks"]
+    assert finding.level == "warning"
+    assert "the source's clock is 60.0 s behind this machine's" in finding.message
+    finding = found(settings, clock=lambda: time.time() - 60)["clocks"]
+    assert "the destination's clock is 60.0 s ahead of this machine's" in finding.message
+
+
+def test_settings_of_a_server(make_plain_server: MakeServer) -> None:
+    server = make_plain_server(
+        wal_level="replica", wal_sender_timeout="0", max_slot_wal_keep_size="1GB", fsync="on"
+    )
+    settings = Settings(source_url=server.create_database("app"))
+    seen = levels(settings)
+    assert seen["wal_level"] == "failure"
+    assert seen["wal_sender_timeout"] == "warning"
+    assert seen["WAL retention"] == seen["durability"] == "ok"
+
+
+def test_full_servers(make_plain_server: MakeServer) -> None:
+    server = make_plain_server(
+        wal_level="logical", max_replication_slots="1", wal_sender_timeout="3s"
+    )
+    settings = Settings(source_url=server.create_database("app"))
+    with psycopg.connect(settings.source_url, autocommit=True) as conn:
+        conn.execute("select pg_create_physical_replication_slot('standby')")
+    findings = found(settings)
+    assert findings["free slots"].level == "failure"
+    assert findings["wal_sender_timeout"].level == "warning"
+
+
+def test_a_standby(make_plain_server: MakeServer) -> None:
+    """As a source and as a destination: neither can be one."""
+    server = make_plain_server(wal_level="logical")
+    url = server.create_database("app")
+    server.stop()
+    (server.data / "standby.signal").touch()
+    server.start()
+    findings = found(Settings(source_url=url))
+    assert findings["primary"].level == "failure"
+    assert findings["writable"].level == "failure"
+    assert findings["slot"].level == "warning"
+    with psycopg.connect(url) as conn, pytest.raises(SetupError, match="standby"):
+        preflight.require(conn, Settings(source_url=url))
+
+
+def test_from_the_command_line(settings: Settings, source: Connection, tmp_path: Path) -> None:
+    def bemi(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bemi", *arguments],
+            env={
+                **os.environ,
+                "BEMI_SOURCE_URL": settings.source_url,
+                "BEMI_DESTINATION_URL": settings.destination_url,
+            },
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert bemi("doctor").returncode == 0
+    made = bemi("init", "--json")
+    assert made.returncode == 0, made.stderr
+    assert [table["table"] for table in json.loads(made.stdout)["tracked"]] == ["a"]
+    again = bemi("init")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "everything was in place" in again.stdout
+    source.execute("alter table a drop constraint a_pkey")
+    sick = bemi("doctor", "--json")
+    assert sick.returncode == 1
+    (failure,) = [one for one in json.loads(sick.stdout) if one["level"] == "failure"]
+    assert failure["check"] == "tables"
+    assert bemi("doctor").returncode == 1
+    gone = bemi("teardown", "--history")
+    assert (gone.returncode, gone.stderr) == (0, "")
+    assert "\x1b" not in gone.stdout + sick.stdout + made.stdout
+    wrong = bemi("init", "--full", "nope")
+    assert wrong.returncode == 1
+    assert wrong.stderr.splitlines()[0] == "error: --full nope matches no table"
+    assert wrong.stderr.splitlines()[1].startswith("fix: ")
+    assert bemi("init", "--no-such-flag").returncode == 2
