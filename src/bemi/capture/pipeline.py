@@ -13,7 +13,7 @@ from bemi.capture.sink import Sink
 from bemi.capture.source import Source
 from bemi.capture.stitcher import Stitcher
 
-_WAIT: Final = 1.0
+_WAIT: Final = 0.5
 """Seconds after which stopping and feedback are looked at, when nothing happens at all."""
 
 

@@ -167,15 +167,20 @@ class Sink:
         select.select([self._wake_read], [], [], seconds)
         self._quiet()
 
-    def close(self, *, drain: float = 0.0) -> None:
-        """End the writer; with `drain`, wait so many seconds for whole transactions to be stored.
-
-        What is not stored by then is rolled back and will be sent again.
-        """
-        if drain and self._failure is None and self._between_transactions and self._piece.changes:
+    def finish(self, seconds: float) -> None:
+        """Wait, for so many seconds at most, until the whole transactions taken are stored."""
+        deadline = time.monotonic() + seconds
+        if self._between_transactions and self._piece.changes:
             self._hand_over(ends=True)
+        while self._pieces.unfinished_tasks and time.monotonic() < deadline:
+            if self._failure is not None:
+                raise self._failure
+            self.wait(0.1)
+
+    def close(self) -> None:
+        """End the writer thread and its connection; what was not committed is rolled back."""
         self._pieces.put(None)
-        self._thread.join(drain)
+        self._thread.join(0.2)
         if self._thread.is_alive():
             # In the middle of a COPY, or waiting for a server that does not answer.
             with contextlib.suppress(psycopg.Error, OSError):

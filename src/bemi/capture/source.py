@@ -19,7 +19,8 @@ from bemi.errors import PassingError, SetupError, SlotBusyError
 from bemi.lsn import Lsn
 
 _STATUS_INTERVAL: Final = 5.0
-"""Seconds between status updates; wal_sender_timeout, 60 s by default, wants one in half."""
+"""Seconds between status updates, fewer where wal_sender_timeout is under 20 s: the server
+asks for one after half of it, and cuts off after the whole."""
 
 _SILENCE: Final = 60.0
 """Seconds without a byte, though a reply was asked for, after which the server is gone."""
@@ -65,6 +66,7 @@ class Source:
         self._pgconn = self._conn.pgconn
         self._acknowledged = Lsn(0)
         self._status_at = self._heard_at = time.monotonic()
+        self._status_interval = _STATUS_INTERVAL
         self._asked = False
 
     def close(self) -> None:
@@ -117,6 +119,12 @@ class Source:
             "START_REPLICATION SLOT {} LOGICAL 0/0 "
             "(proto_version '1', publication_names {}, messages 'true')"
         ).format(sql.Identifier(slot), sql.Literal(names))
+        with explained("source"):
+            row = self._conn.execute(
+                "select setting::int from pg_settings where name = 'wal_sender_timeout'"
+            ).fetchone()
+        if row is not None and row[0] > 0:
+            self._status_interval = min(_STATUS_INTERVAL, row[0] / 4000)  # it is in milliseconds
         result = self._pgconn.exec_(command.as_bytes(self._conn))
         if result.status != pq.ExecStatus.COPY_BOTH:
             error = _error(result)
@@ -161,7 +169,7 @@ class Source:
         never runs ahead of the destination's checkpoint.
         """
         elapsed = time.monotonic() - self._status_at
-        if flushed <= self._acknowledged and not urgent and elapsed < _STATUS_INTERVAL:
+        if flushed <= self._acknowledged and not urgent and elapsed < self._status_interval:
             return
         silence = time.monotonic() - self._heard_at
         if self._asked and silence > _SILENCE:

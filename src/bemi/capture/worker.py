@@ -1,7 +1,5 @@
-"""Runs the pipeline for one source: opens it, keeps it going, ends it.
-
-A session lasts as long as both connections do. What passes by itself is waited for, with
-growing pauses; what does not ends the worker with an error that says what to do.
+"""Keeps the pipeline of one source going: what passes by itself is waited for, with growing
+pauses; what does not ends the worker with an error that says what to do.
 """
 
 import logging
@@ -9,24 +7,16 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-import psycopg
-from psycopg import sql
-
-from bemi.capture import preflight
-from bemi.capture.catalog import Catalog
-from bemi.capture.continuity import take_over
-from bemi.capture.encoder import Encoder
 from bemi.capture.pipeline import Pipeline
-from bemi.capture.protocol import postgres_time
+from bemi.capture.session import open_session
 from bemi.capture.sink import Sink
-from bemi.capture.source import Source
-from bemi.capture.stitcher import MARK_PREFIX, Stitcher
+from bemi.capture.stitcher import MARK_PREFIX
 from bemi.capture.watch import watch_store, watch_tables
 from bemi.config import Settings
 from bemi.connections import connect, explained
-from bemi.errors import PassingError, RefusedError, SetupError, SlotBusyError
+from bemi.errors import BemiError, PassingError, RefusedError, SetupError, SlotBusyError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
 from bemi.store.migrate import require_current
@@ -35,8 +25,14 @@ log = logging.getLogger("bemi.worker")
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
+"""Seconds between tries; each is drawn from the pause's upper half, so that workers that were
+stopped together do not come back together."""
+
 _DRAIN: Final = 10.0
 """Seconds that a stopping worker gives the destination to take what was read."""
+
+_SAY_AGAIN: Final = 30.0
+"""Seconds after which the same reason for waiting is told again."""
 
 
 def run(
@@ -72,6 +68,8 @@ class Worker:
         self._clock = clock
         self._target: Lsn | None = None
         self._has_run = False
+        self._said: tuple[str, float] = ("", 0.0)
+        self._others_position = Lsn(0)
 
     def run(self, until_caught_up: bool) -> None:
         pause = _FIRST_PAUSE
@@ -81,12 +79,13 @@ class Worker:
             try:
                 if until_caught_up and self._target is None:
                     self._target = self._mark()
-                self._session()
+                if self._target is not None and self._position() >= self._target:
+                    return
+                self._capture()
                 return
             except SlotBusyError as error:
-                if self._caught_up_by_another():
-                    return
-                busy_since = busy_since or began
+                if busy_since is None or self._other_moves():
+                    busy_since = began
                 if time.monotonic() - busy_since > self._settings.slot_wait:
                     raise SetupError(str(error), fix=error.fix) from error
                 self._say(error)
@@ -95,7 +94,7 @@ class Worker:
                 busy_since = None
                 self._say(error)
             except RefusedError as error:
-                # An unknown refusal by a server that this worker has already worked with.
+                # An unknown refusal, by a server that this worker has already worked with.
                 if not self._has_run:
                     raise
                 self._say(error)
@@ -104,75 +103,21 @@ class Worker:
             self._stop.wait(random.uniform(pause / 2, pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _say(self, error: PassingError | RefusedError) -> None:
-        log.warning("waiting", extra={"reason": str(error), "fix": error.fix})
-
-    def _session(self) -> None:
-        """Open both ends, see that they fit together, and run the pipeline between them."""
+    def _capture(self) -> None:
         settings = self._settings
         with (
-            connect(settings.destination_url, what="destination", autocommit=False) as writer,
-            connect(settings.source_url, what="source") as catalog_conn,
+            open_session(settings, accept_gap=self._accept_gap, clock=self._clock) as session,
+            watch_tables(settings),
+            watch_store(settings),
         ):
-            with explained("destination"):
-                require_current(writer, settings.schema)
-                same_server = _prepare(writer)
-            with explained("source"):
-                preflight.require(catalog_conn, settings)
-            source = Source(settings.source_url, now=self._clock)
-            try:
-                checked_text = source.check_settings()
-                identity = source.identify()
-                with explained("source"):
-                    catalog = Catalog(catalog_conn)
-                    encoding, next_xid = _server_state(catalog_conn)
-                source.start(settings.slot, settings.publication)
-                with explained("source"):
-                    slot_at = _confirmed(catalog_conn, settings.slot)
-                with explained("destination"):
-                    held = take_over(
-                        writer, settings, identity, slot_at, accept_gap=self._accept_gap
-                    )
-                self._stream(
-                    source,
-                    Stitcher(
-                        catalog.describe,
-                        clock=lambda: postgres_time(self._clock()),
-                        encoding=encoding,
-                        next_xid=next_xid,
-                    ),
-                    Sink(
-                        writer,
-                        settings.schema,
-                        Encoder(
-                            epoch=held.epoch,
-                            source_id=held.source_id,
-                            system_identifier=identity.system_identifier,
-                            timeline=identity.timeline,
-                            database_oid=identity.database_oid,
-                            checked_text=checked_text,
-                        ),
-                        held,
-                        same_server=same_server == identity.system_identifier,
-                    ),
-                )
-            finally:
-                source.close()
-
-    def _stream(self, source: Source, stitcher: Stitcher, sink: Sink) -> None:
-        self._has_run = True
-        log.info(
-            "capturing",
-            extra={"source": self._settings.source, "position": str(sink.stored)},
-        )
-        drain = 0.0
-        try:
-            with watch_tables(self._settings), watch_store(self._settings):
-                Pipeline(source, stitcher, sink).run(lambda: self._done(sink))
-            drain = _DRAIN
-        finally:
-            sink.close(drain=drain)
-        source.acknowledge(sink.stored)
+            source, sink = session.source, session.sink
+            self._has_run = True
+            self._said = ("", 0.0)
+            log.info("capturing", extra={"source": settings.source, "position": str(sink.stored)})
+            Pipeline(source, session.stitcher, sink).run(lambda: self._done(sink))
+            sink.finish(_DRAIN)
+            source.acknowledge(sink.stored)
+        log.info("stopped", extra={"source": settings.source, "position": str(sink.stored)})
 
     def _done(self, sink: Sink) -> bool:
         if self._target is not None and sink.stored >= self._target:
@@ -196,53 +141,32 @@ class Worker:
         assert row is not None
         return Lsn.parse(row[0])
 
-    def _caught_up_by_another(self) -> bool:
-        if self._target is None:
-            return False
+    def _position(self) -> Lsn:
+        """Where the history ends, whichever worker writes it."""
         settings = self._settings
         with (
             connect(settings.destination_url, what="destination") as conn,
             explained("destination"),
         ):
+            require_current(conn, settings.schema)
             found = checkpoints.read(conn, settings.schema, settings.source)
-        return found is not None and found.position >= self._target
+        return Lsn(0) if found is None else found.position
 
+    def _other_moves(self) -> bool:
+        """Whether the worker that holds the slot, which this one waits for, makes progress.
 
-def _prepare(writer: psycopg.Connection[Any]) -> str | None:
-    """Make commits durable when they return; the system identifier, where it may be read."""
-    row = writer.execute("show synchronous_commit").fetchone()
-    if row is not None and row[0] == "off":
-        writer.execute("set synchronous_commit to on")
-    writer.execute("set statement_timeout to 0")
-    writer.execute("set idle_in_transaction_session_timeout to 0")
-    writer.commit()
-    try:
-        row = writer.execute("select system_identifier::text from pg_control_system()").fetchone()
-    except psycopg.errors.InsufficientPrivilege:
-        row = None
-    writer.rollback()
-    return None if row is None else str(row[0])
+        Only of interest to one that waits for a position, not for the slot.
+        """
+        if self._target is None:
+            return False
+        position = self._position()
+        moved = position > self._others_position
+        self._others_position = position
+        return moved
 
-
-def _server_state(conn: psycopg.Connection[Any]) -> tuple[str, int]:
-    """The server's encoding as a Python codec's name, and its next transaction id."""
-    row = conn.execute(
-        "select current_setting('server_encoding'), "
-        "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
-    ).fetchone()
-    assert row is not None
-    if row[0] in ("SQL_ASCII", "UTF8"):
-        return "utf-8", row[1]
-    conn.execute(sql.SQL("set client_encoding to {}").format(sql.Literal(row[0])))
-    encoding = conn.info.encoding
-    conn.execute("set client_encoding to 'UTF8'")
-    return encoding, row[1]
-
-
-def _confirmed(conn: psycopg.Connection[Any], slot: str) -> Lsn:
-    row = conn.execute(
-        "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s", [slot]
-    ).fetchone()
-    if row is None or row[0] is None:
-        raise SetupError(f"the replication slot {slot} is gone", fix="run `bemi init`")
-    return Lsn.parse(row[0])
+    def _say(self, error: BemiError) -> None:
+        reason, now = str(error), time.monotonic()
+        if reason == self._said[0] and now - self._said[1] < _SAY_AGAIN:
+            return
+        self._said = (reason, now)
+        log.warning("waiting", extra={"reason": reason, "fix": error.fix})

@@ -150,10 +150,16 @@ begin
     while month <= until at time zone 'UTC' loop
         following := month + interval '1 month';
         suffix := to_char(month, 'YYYY_MM');
-        if to_regclass('row_changes_' || suffix) is null then
+        -- Read from the table: the name cache may not know yet what another session made.
+        perform from pg_class
+        where relname = 'row_changes_' || suffix and relnamespace = current_schema()::regnamespace;
+        if not found then
             perform pg_advisory_xact_lock(hashtextextended('bemi.partitions', 0));
+            perform from pg_class
+            where relname = 'row_changes_' || suffix
+                and relnamespace = current_schema()::regnamespace;
         end if;
-        if to_regclass('row_changes_' || suffix) is null then
+        if not found then
             execute format('create table %I (like contexts including defaults)', 'contexts_' || suffix);
             execute format(
                 'alter table contexts attach partition %I for values from (%s) to (%s)',

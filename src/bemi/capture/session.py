@@ -1,0 +1,141 @@
+"""Opens both ends for one run of the pipeline, sees that they fit together, and closes them.
+
+The order matters: the slot is held before the checkpoint is claimed, so that of two workers
+only the one that receives changes may store them.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from bemi.capture import preflight, slot
+from bemi.capture.catalog import Catalog
+from bemi.capture.continuity import take_over
+from bemi.capture.encoder import Encoder
+from bemi.capture.protocol import postgres_time
+from bemi.capture.sink import Sink
+from bemi.capture.source import Source
+from bemi.capture.stitcher import Stitcher
+from bemi.config import Settings
+from bemi.connections import connect, explained
+from bemi.errors import SetupError, SlotBusyError
+from bemi.lsn import Lsn
+from bemi.store.migrate import require_current
+
+
+class Session(msgspec.Struct, frozen=True):
+    """The stages that hold connections, and the one between them, for one epoch."""
+
+    source: Source
+    stitcher: Stitcher
+    sink: Sink
+
+
+@contextlib.contextmanager
+def open_session(
+    settings: Settings, *, accept_gap: bool, clock: Callable[[], float] = time.time
+) -> Iterator[Session]:
+    """Raises `SlotBusyError` and other `PassingError`s, `SetupError`, `GapError`.
+
+    When it ends, what was not committed in the destination is rolled back.
+    """
+    with contextlib.ExitStack() as stack:
+        writer = connect(settings.destination_url, what="destination", autocommit=False)
+        # Not the connection's own context manager, which would wait for a writer that hangs.
+        close_writer = stack.enter_context(contextlib.ExitStack())
+        close_writer.callback(writer.close)
+        with explained("destination"):
+            require_current(writer, settings.schema)
+            destination_system = _prepare(writer)
+        catalog_conn = stack.enter_context(connect(settings.source_url, what="source"))
+        preflight.require(catalog_conn, settings)
+        source = Source(settings.source_url, now=clock)
+        stack.callback(source.close)
+        checked_text = source.check_settings()
+        identity = source.identify()
+        catalog = Catalog(catalog_conn)
+        encoding, next_xid = _server_state(catalog_conn)
+        try:
+            source.start(settings.slot, settings.publication)
+        except SlotBusyError as error:
+            raise _name_holder(catalog_conn, settings.slot, error) from error
+        slot_at = _confirmed(catalog_conn, settings.slot)
+        with explained("destination"):
+            held = take_over(writer, settings, identity, slot_at, accept_gap=accept_gap)
+        stitcher = Stitcher(
+            catalog.describe,
+            clock=lambda: postgres_time(clock()),
+            encoding=encoding,
+            next_xid=next_xid,
+        )
+        encoder = Encoder(
+            epoch=held.epoch,
+            source_id=held.source_id,
+            system_identifier=identity.system_identifier,
+            timeline=identity.timeline,
+            database_oid=identity.database_oid,
+            checked_text=checked_text,
+        )
+        sink = Sink(
+            writer,
+            settings.schema,
+            encoder,
+            held,
+            same_server=destination_system == identity.system_identifier,
+        )
+        close_writer.pop_all()  # from here on the sink's own
+        stack.callback(sink.close)
+        yield Session(source, stitcher, sink)
+
+
+def _prepare(writer: psycopg.Connection[Any]) -> str | None:
+    """Make commits durable when they return; the system identifier, where it may be read."""
+    row = writer.execute("show synchronous_commit").fetchone()
+    if row is not None and row[0] == "off":
+        writer.execute("set synchronous_commit to on")
+    writer.execute("set statement_timeout to 0")
+    writer.execute("set idle_in_transaction_session_timeout to 0")
+    writer.commit()
+    try:
+        row = writer.execute("select system_identifier::text from pg_control_system()").fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        row = None
+    writer.rollback()
+    return None if row is None else str(row[0])
+
+
+def _server_state(conn: psycopg.Connection[Any]) -> tuple[str, int]:
+    """The server's encoding as a Python codec's name, and its next transaction id."""
+    with explained("source"):
+        row = conn.execute(
+            "select current_setting('server_encoding'), "
+            "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        ).fetchone()
+        assert row is not None
+        if row[0] in ("SQL_ASCII", "UTF8"):
+            return "utf-8", row[1]
+        # psycopg knows how Python names it.
+        conn.execute(sql.SQL("set client_encoding to {}").format(sql.Literal(row[0])))
+        encoding = conn.info.encoding
+        conn.execute("set client_encoding to 'UTF8'")
+    return encoding, row[1]
+
+
+def _confirmed(conn: psycopg.Connection[Any], name: str) -> Lsn:
+    found = slot.read(conn, name)
+    if found is None or found.confirmed is None:
+        raise SetupError(f'the replication slot "{name}" is gone', fix="run `bemi init`")
+    return found.confirmed
+
+
+def _name_holder(conn: psycopg.Connection[Any], name: str, error: SlotBusyError) -> SlotBusyError:
+    found = slot.read(conn, name)
+    if found is None or found.active_pid is None:
+        return error  # gone meanwhile
+    told = slot.held(found)
+    return SlotBusyError(str(told), fix=told.fix)
