@@ -124,13 +124,23 @@ def test_source_and_destination_may_be_one_database(source: Connection, source_u
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_a_source_in_another_encoding(make_database: MakeDatabase, encoding: str) -> None:
+def test_a_source_in_another_encoding(
+    make_database: MakeDatabase, destination_url: str, encoding: str
+) -> None:
     url = make_database(encoding=encoding, locale="C")
     with psycopg.connect(url, autocommit=True, client_encoding="utf8") as conn:
-        conn.execute('create table "größe" (id int primary key)')
-    settings = Settings(source_url=url)
+        conn.execute('create table "größe" (x int)')
+    settings = Settings(source_url=url, destination_url=destination_url)
     assert names(init(settings, full=["gr*"]).tracked) == ["public.größe"]
     assert init(settings).changed == ()
+
+
+def test_a_destination_that_can_not_hold_every_character(
+    settings: Settings, source_url: str, make_database: MakeDatabase
+) -> None:
+    narrow = make_database(encoding="LATIN1", locale="C")
+    with pytest.raises(SetupError, match="the destination's encoding is LATIN1"):
+        init(Settings(source_url=source_url, destination_url=narrow))
 
 
 def test_no_table_at_all(source_url: str) -> None:

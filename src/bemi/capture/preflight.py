@@ -111,6 +111,7 @@ def require(
     if destination is not None:
         with explained("destination"):
             _insist(destination_writable(servers))
+            _insist(destination_encoding(servers))
             migrate.require_current(destination, settings.schema)
 
 
@@ -127,6 +128,7 @@ def require_destination(destination: Connection, settings: Settings) -> None:
     servers = Servers(settings, destination=destination)
     with explained("destination"):
         _insist(destination_writable(servers))
+        _insist(destination_encoding(servers))
 
 
 def _insist(finding: Finding) -> None:
@@ -495,6 +497,20 @@ def destination_writable(servers: Servers) -> Finding:
     return Finding("writable", "ok", "the destination takes writes")
 
 
+def destination_encoding(servers: Servers) -> Finding:
+    """jsonb refuses characters that the database's encoding has not, and the stream would stop."""
+    found = _one(_destination(servers), "show server_encoding")
+    if found != "UTF8":
+        return Finding(
+            "destination encoding",
+            "failure",
+            f"the destination's encoding is {found}, which can't hold every character",
+            "point BEMI_DESTINATION_URL at a database in UTF8: create database bemi"
+            " encoding 'UTF8' template template0",
+        )
+    return Finding("destination encoding", "ok", "the destination's encoding is UTF8")
+
+
 def destination_version(servers: Servers) -> Finding:
     conn, schema = _destination(servers), servers.settings.schema
     if migrate.current_version(conn, schema) == 0:
@@ -681,6 +697,7 @@ CHECKS: Final = (
     Check("tracked", all_published, ("publication",)),
     Check("slot", slot_usable, ("source",)),
     Check("writable", destination_writable, ("destination",)),
+    Check("destination encoding", destination_encoding, ("destination",)),
     Check("history", destination_version, ("destination",)),
     Check("destination TLS", destination_encryption, ("destination",)),
     Check("durability", durable_commits, ("destination",)),
