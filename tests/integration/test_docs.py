@@ -1,7 +1,8 @@
 """The code blocks of README and the documentation do what the pages say.
 
 README and the tutorial begin with an empty database, as their reader does. Every other page
-begins with the tutorial's: the table `todo`, tracked, with the four transactions of PREPARED.
+begins with the tutorial's: the table `todo`, tracked, with the four transactions of PREPARED, and
+a role `auditor` for the examples that let somebody read.
 """
 
 import threading
@@ -90,6 +91,7 @@ def prepare(url: str, environ: dict[str, str]) -> None:
     settings = config.load(environ=environ)
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(TABLE)
+        conn.execute("create role auditor login")
         init(settings, full=["public.todo"], report=lambda _line: None)
         for context, statement in PREPARED:
             with conn.transaction():

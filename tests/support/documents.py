@@ -90,6 +90,9 @@ class Reader:
         self._background: list[subprocess.Popen[bytes]] = []
 
     def close(self) -> None:
+        for value in self._names.values():
+            if isinstance(value, psycopg.Connection):
+                value.close()
         for process in self._background:
             process.terminate()
         for process in self._background:
@@ -138,6 +141,8 @@ class Reader:
         )
 
     def _shell(self, command: str, *, stdin: str = "") -> str:
+        if command.strip() == "make demo":  # what that target runs; .venv is there already
+            command = "bemi demo"
         if command.strip() == "bemi run":  # goes on until it is stopped: here, at the page's end
             log = (self._folder / "run.log").open("ab")
             with log:
