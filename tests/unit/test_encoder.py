@@ -10,19 +10,7 @@ from hypothesis import strategies as st
 
 from bemi.capture import encoder as encoding
 from bemi.capture import values
-from bemi.capture.encoder import (
-    CHANGE_COLUMNS,
-    COPY_HEADER,
-    COPY_TRAILER,
-    DAY,
-    MAX_KEY,
-    STRETCH_COLUMNS,
-    Encoder,
-    commit_lsn_of,
-    context_id,
-    first_context_id,
-    key_text,
-)
+from bemi.capture.encoder import MAX_KEY, Encoder, key_text
 from bemi.change import (
     UNCHANGED,
     Change,
@@ -34,6 +22,15 @@ from bemi.change import (
     Transaction,
 )
 from bemi.lsn import Lsn
+from bemi.store.rows import (
+    CHANGE_COLUMNS,
+    COPY_HEADER,
+    COPY_TRAILER,
+    DAY,
+    STRETCH_COLUMNS,
+    commit_lsn_of,
+    context_id,
+)
 from tests.support import binary_copy
 
 TEXT = 25
@@ -383,7 +380,7 @@ def test_a_stretch_whose_context_was_dropped() -> None:
 def test_a_context_id_lies_in_its_day(day: int, source_id: int, counter: int) -> None:
     for committed_at in (day * DAY, day * DAY + DAY - 1):
         found = context_id(committed_at, source_id, counter)
-        assert first_context_id(day) <= found < first_context_id(day + 1)
+        assert context_id(day * DAY, 0, 0) <= found < context_id((day + 1) * DAY, 0, 0)
         assert -(1 << 63) <= found < 1 << 63
 
 

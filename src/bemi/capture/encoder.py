@@ -21,44 +21,10 @@ from bemi.capture.values import (
     quote_unchecked,
 )
 from bemi.change import UNCHANGED, Change, Operation, Row, Stretch, Table, Value
-from bemi.lsn import Lsn
-
-COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-COPY_TRAILER: Final = b"\xff\xff"
-
-CHANGE_COLUMNS: Final = (
-    "committed_at",
-    "commit_position",
-    "position",
-    "context_id",
-    "id",
-    "ordinal",
-    "epoch",
-    "operation",
-    "relation",
-    "schema",
-    "table",
-    "primary_key",
-    "previous_key",
-    "flags",
-    "after",
-    "changed",
-    "before",
-)
-STRETCH_COLUMNS: Final = (
-    "id",
-    "transaction_id",
-    "queued_at",
-    "context",
-    "dropped",
-    "raw",
-)
+from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS, TAIL_BITS, context_id
 
 MAX_KEY: Final = 2000
 """Bytes of a primary key's text that an index entry is sure to take."""
-
-DAY: Final = 86_400_000_000
-"""Microseconds."""
 
 _FIXED: Final = struct.Struct("!h iq iq iq iq i16s ii ii".replace(" ", ""))
 _STRETCH: Final = struct.Struct("!h iq iq iq".replace(" ", ""))
@@ -67,27 +33,12 @@ _NULL: Final = b"\xff\xff\xff\xff"
 _JSONB_VERSION: Final = b"\x01"
 _TEXT_OID: Final = 25
 
-_TAIL_BITS: Final = 58
-_TAIL_MASK: Final = (1 << _TAIL_BITS) - 1
+_TAIL_MASK: Final = (1 << TAIL_BITS) - 1
 _INDEX_BITS: Final = 12  # more rows than fit a heap page of 32 kB never share a record
 
 _OPERATIONS: Final = {
     operation: _LENGTH.pack(len(operation.value)) + operation.value for operation in Operation
 }
-
-
-def first_context_id(day: int, source_id: int = 0) -> int:
-    """The lowest context id of a day, counted from 2000-01-01 UTC.
-
-    An id has the day in its leading bits, so that contexts are partitioned by time as their
-    changes are, though a join needs the id alone; then 12 bits of source and 32 of counter.
-    """
-    return day << 44 | source_id << 32
-
-
-def context_id(committed_at: int, source_id: int, counter: int) -> int:
-    """The id of the context numbered `counter`; unique per source for 2^32 contexts a day."""
-    return first_context_id(committed_at // DAY, source_id) | counter & 0xFFFFFFFF
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -228,7 +179,7 @@ class Encoder:
             | 0x8 << 76
             | (commit_lsn >> 4 & 0xFFF) << 64
             | 0b10 << 62
-            | (commit_lsn & 0xF) << _TAIL_BITS
+            | (commit_lsn & 0xF) << TAIL_BITS
             | tail & _TAIL_MASK
         ).to_bytes(16)
 
@@ -243,11 +194,6 @@ class Encoder:
             + _field(table.schema.encode())
             + _field(table.name.encode()),
         )
-
-
-def commit_lsn_of(change_id: int) -> Lsn:
-    """The commit LSN in the leading bits of a change's id."""
-    return Lsn((change_id >> 80) << 16 | (change_id >> 64 & 0xFFF) << 4 | change_id >> 58 & 0xF)
 
 
 def key_text(table: Table, row: Row) -> bytes | None:

@@ -12,26 +12,25 @@ import queue
 import select
 import threading
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import psycopg
 from psycopg import sql
 
-from bemi.capture.encoder import (
-    CHANGE_COLUMNS,
-    COPY_HEADER,
-    COPY_TRAILER,
-    DAY,
-    STRETCH_COLUMNS,
-    Encoder,
-)
-from bemi.change import Change, Committed, Event, Transaction
+from bemi.change import Change, Committed, Event, Stretch, Transaction
 from bemi.connections import explain
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
 from bemi.store.checkpoint import Checkpoint
 from bemi.store.partitions import Partitions
+from bemi.store.rows import (
+    CHANGE_COLUMNS,
+    COPY_HEADER,
+    COPY_TRAILER,
+    DAY,
+    STRETCH_COLUMNS,
+)
 
 PIECE_ROWS: Final = 1000
 """Changes after which a piece is handed over at the end of a transaction; more gain little."""
@@ -48,6 +47,14 @@ _MOST_PIECES: Final = 3
 _OWN_WAL: Final = 1024
 """Bytes of WAL that PostgreSQL writes by itself after our commit (a snapshot of the running
 transactions, a checkpoint record). Less than this past our own commit is no news."""
+
+
+class Encodes(Protocol):
+    """Turns events into rows of COPY's binary format."""
+
+    def context_id(self, committed_at: int, counter: int) -> int: ...
+    def change(self, change: Change, context_id: int) -> bytes: ...
+    def stretch(self, stretch: Stretch, context_id: int) -> bytes: ...
 
 
 class _Piece(msgspec.Struct):
@@ -73,7 +80,7 @@ class Sink:
         self,
         conn: psycopg.Connection[Any],
         schema: str,
-        encoder: Encoder,
+        encoder: Encodes,
         held: Checkpoint,
         *,
         same_server: bool,
@@ -243,8 +250,7 @@ class Sink:
         except psycopg.Error as error:
             self._failure = explain(error, "destination")
             self._failure.__cause__ = error
-        except BaseException as error:
-            # Whatever it is, the reading thread sees it next and ends the session with it.
+        except BaseException as error:  # noqa: BLE001 - the reading thread raises it again
             self._failure = error
         finally:
             self._signal()

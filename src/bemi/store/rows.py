@@ -1,0 +1,57 @@
+"""What the encoder and the sink agree on: the columns of COPY's rows, and how ids are built."""
+
+from typing import Final
+
+from bemi.lsn import Lsn
+
+COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER: Final = b"\xff\xff"
+
+CHANGE_COLUMNS: Final = (
+    "committed_at",
+    "commit_position",
+    "position",
+    "context_id",
+    "id",
+    "ordinal",
+    "epoch",
+    "operation",
+    "relation",
+    "schema",
+    "table",
+    "primary_key",
+    "previous_key",
+    "flags",
+    "after",
+    "changed",
+    "before",
+)
+STRETCH_COLUMNS: Final = (
+    "id",
+    "transaction_id",
+    "queued_at",
+    "context",
+    "dropped",
+    "raw",
+)
+
+DAY: Final = 86_400_000_000
+"""Microseconds."""
+
+TAIL_BITS: Final = 58
+"""Bits of a change's id that tell the changes of one transaction apart."""
+
+
+def context_id(committed_at: int, source_id: int, counter: int) -> int:
+    """The id of the context numbered `counter`; unique per source for 2^32 contexts a day.
+
+    It has the day of the commit, counted from 2000-01-01 UTC, in its leading bits, so that
+    contexts are partitioned by time as their changes are, though a join needs the id alone;
+    then 12 bits of source and 32 of counter.
+    """
+    return committed_at // DAY << 44 | source_id << 32 | counter & 0xFFFFFFFF
+
+
+def commit_lsn_of(change_id: int) -> Lsn:
+    """The commit LSN in the leading bits of a change's id."""
+    return Lsn((change_id >> 80) << 16 | (change_id >> 64 & 0xFFF) << 4 | change_id >> 58 & 0xF)
