@@ -113,7 +113,7 @@ def _fenced(text: str) -> str:
     for line in text.splitlines():
         block = line.startswith("    ")
         if block != inside and (block or line):
-            made.append("```sh" if block else "```")
+            made += ["<!-- not run: an example of its form -->", "```sh"] if block else ["```"]
             inside = block
         made.append(line.removeprefix("    "))
     return "\n".join([*made, *(["```"] if inside else [])])
