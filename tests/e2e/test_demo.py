@@ -51,7 +51,7 @@ class Demo:
         return family
 
     def assert_nothing_is_left(self, family: list[psutil.Process]) -> None:
-        gone, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(family, timeout=20)
         assert alive == []
         until(lambda: not any(self.temporary.iterdir()), 20, "temporary folders are gone")
 
