@@ -65,16 +65,23 @@ def connect(
             f"the {what}'s connection URL does not parse",
             fix="use a form like postgresql://user:password@host:5432/database",
         ) from error
-    merged: dict[str, Any] = {**_DEFAULTS, **given, **parameters}
+    # psycopg gives bytes for text where the encoding, by default the server's, is SQL_ASCII.
+    merged: dict[str, Any] = {**_DEFAULTS, **given, "client_encoding": "UTF8", **parameters}
     merged["options"] = f"{given.get('options') or ''} {options}".strip()
     if not merged["options"]:
         del merged["options"]
     if replication:
         merged["replication"] = "database"
     try:
-        return psycopg.connect(make_conninfo("", **merged), autocommit=autocommit)
+        conn = psycopg.connect(make_conninfo("", **merged), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise _refused(error, url, what) from error
+    if not (conn.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+        # A role or database may prefer another one, in which psycopg reads no times.
+        with explained(what):
+            conn.execute("set datestyle to 'ISO'")
+            conn.commit()
+    return conn
 
 
 def describe(url: str) -> str:

@@ -68,6 +68,7 @@ class Source:
         self._status_at = self._heard_at = time.monotonic()
         self._status_interval = _STATUS_INTERVAL
         self._asked = False
+        self._checked_text = True
 
     def close(self) -> None:
         self._conn.close()
@@ -88,12 +89,6 @@ class Source:
         Raises `SetupError` when a setting did not take: values would come in another form.
         """
         with explained("source"):
-            if self._show("server_encoding") == "SQL_ASCII":
-                # A SQL_ASCII server would end a UTF-8 stream at its first invalid byte.
-                self._conn.execute("set client_encoding to 'SQL_ASCII'")
-                checked = False
-            else:
-                checked = True
             for name, wanted in _SETTINGS.items():
                 found = self._show(name)
                 if found.replace(" ", "") != wanted.replace(" ", ""):
@@ -101,7 +96,8 @@ class Source:
                         f"the replication connection's {name} is {found!r}, not {wanted!r}",
                         fix="connect without a pooler that strips startup options",
                     )
-        return checked
+            self._checked_text = self._show("server_encoding") != "SQL_ASCII"
+        return self._checked_text
 
     def _show(self, name: str) -> str:
         row = self._conn.execute(sql.SQL("show {}").format(sql.Identifier(name))).fetchone()
@@ -119,13 +115,17 @@ class Source:
             "START_REPLICATION SLOT {} LOGICAL 0/0 "
             "(proto_version '1', publication_names {}, messages 'true')"
         ).format(sql.Identifier(slot), sql.Literal(names))
+        statement = command.as_bytes(self._conn)
         with explained("source"):
             row = self._conn.execute(
                 "select setting::int from pg_settings where name = 'wal_sender_timeout'"
             ).fetchone()
+            if not self._checked_text:
+                # A SQL_ASCII server would end a UTF-8 stream at its first invalid byte.
+                self._conn.execute("set client_encoding to 'SQL_ASCII'")
         if row is not None and row[0] > 0:
             self._status_interval = min(_STATUS_INTERVAL, row[0] / 4000)  # it is in milliseconds
-        result = self._pgconn.exec_(command.as_bytes(self._conn))
+        result = self._pgconn.exec_(statement)
         if result.status != pq.ExecStatus.COPY_BOTH:
             error = _error(result)
             if error.sqlstate == "55006":
