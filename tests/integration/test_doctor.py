@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -71,6 +72,12 @@ def test_a_source_that_is_set_up_has_no_failure(settings: Settings) -> None:
 def test_every_finding_that_is_not_ok_has_a_fix(settings: Settings) -> None:
     for finding in found(settings).values():
         assert finding.fix or finding.level in ("ok", "not checked"), finding
+
+
+def test_every_check_is_documented_in_its_order() -> None:
+    page = Path(__file__).parents[2] / "docs/reference/doctor.md"
+    documented = re.findall(r"^\| `(.+?)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert documented == [check.name for check in CHECKS]
 
 
 def test_before_init_nothing_is_a_failure(settings: Settings) -> None:

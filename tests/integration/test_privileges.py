@@ -1,0 +1,100 @@
+"""The least privileges that docs/how-to/privileges.md grants are enough, and are the least."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from bemi.capture import worker
+from bemi.capture.setup import init
+from bemi.config import Settings
+from bemi.embedded import Server
+from bemi.errors import GapError, SetupError
+from tests.support import databases
+from tests.support.documents import blocks
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/privileges.md"
+GRANTS = [block.text for block in blocks(PAGE.read_text()) if block.language == "sql"]
+
+
+@pytest.fixture
+def own_server(postgres_bin: Path | None) -> Iterator[Server]:
+    """One of its own: the page's role has a fixed name."""
+    with Server(settings={"fsync": "off"}, bin=postgres_bin) as running:
+        yield running
+
+
+def test_a_worker_with_the_least_privileges(own_server: Server) -> None:
+    source, destination = own_server.create_database("shop"), own_server.create_database("bemi")
+    owner = Settings(source_url=source, destination_url=destination)
+    with psycopg.connect(source, autocommit=True) as conn:
+        conn.execute("create table a (id int primary key); create role auditor")
+        init(owner, report=lambda line: None)
+        conn.execute(GRANTS[0].encode())
+        with psycopg.connect(destination, autocommit=True) as history:
+            history.execute(GRANTS[1].encode())
+            conn.execute("insert into a values (1), (2)")
+            conn.execute("create table later (id int primary key)")
+            least = Settings(source_url=_as_worker(source), destination_url=_as_worker(destination))
+            _catch_up(least)
+            assert history.execute("select count(*) from bemi.changes").fetchone() == (2,)
+
+            with psycopg.connect(least.destination_url, autocommit=True) as conn_as_worker:
+                for statement in (
+                    "select * from bemi.changes",
+                    "select * from bemi.row_changes",
+                    "delete from bemi.row_changes",
+                    "update bemi.contexts set context = '{}'",
+                    "truncate bemi.row_changes",
+                    "drop view bemi.changes",
+                    "create table bemi.mine ()",
+                ):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        conn_as_worker.execute(statement.encode())
+
+            # Each grant is needed.
+            for line in GRANTS[1].strip().splitlines():
+                revoked = line.replace("grant ", "revoke ", 1).replace(" to ", " from ", 1)
+                history.execute(revoked.encode())
+                conn.execute("insert into a select max(id) + 1 from a")
+                with pytest.raises(SetupError, match="a privilege is missing on the destination"):
+                    _catch_up(least)
+                history.execute(line.encode())
+            _catch_up(least)
+
+            # A gap, accepted with the grants for that.
+            history.execute(GRANTS[2].encode())
+            databases.drop_slots(conn, "shop")
+            conn.execute("insert into a select max(id) + 1 from a")
+            init(owner, report=lambda line: None)
+            with pytest.raises(GapError):
+                _catch_up(least)
+            _catch_up(least, accept_gap=True)
+            assert history.execute("select count(*) from bemi.gaps").fetchone() == (1,)
+
+
+def test_a_reader_that_is_let_in_and_out(own_server: Server) -> None:
+    url = own_server.create_database("shop")
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("create role auditor")
+        init(Settings(source_url=url), readers=["auditor"], report=lambda line: None)
+        conn.execute("set role auditor")
+        conn.execute("select * from bemi.changes")
+        conn.execute("reset role")
+        conn.execute(GRANTS[3].encode())
+        conn.execute("set role auditor")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("select * from bemi.changes")
+        conn.execute(sql.SQL("reset role"))
+
+
+def _as_worker(url: str) -> str:
+    return psycopg.conninfo.make_conninfo(url, user="bemi_worker", password="change-me")
+
+
+def _catch_up(settings: Settings, **options: Any) -> None:
+    worker.run(settings, stop=threading.Event(), until_caught_up=True, **options)
