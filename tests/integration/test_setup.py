@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from bemi.capture import preflight, publication, setup, slot
+from bemi.capture import preflight, publication, setup, slot, worker
 from bemi.capture.setup import InitResult
 from bemi.config import Settings
 from bemi.embedded import Server
@@ -176,6 +176,29 @@ def test_chosen_tables_are_remembered(
     stored = sources.read(destination, "bemi", settings.source)
     assert stored is not None
     assert stored.setup.tables == ("public.a",)
+
+
+def test_a_worker_tracks_only_what_init_chose(
+    settings: Settings, source: Connection, source_url: str, destination_url: str
+) -> None:
+    chosen = Settings(source_url=source_url, destination_url=destination_url, tables=("a", "c"))
+    init(chosen)
+    source.execute("create table c (id int primary key)")
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: worker.run(settings, stop=stop))
+    thread.start()
+
+    def published() -> set[str]:
+        rows = source.execute("select tablename::text from pg_publication_tables").fetchall()
+        return {row[0] for row in rows}
+
+    try:
+        until(lambda: "c" in published(), 20, "the new table is noticed")
+        # All that a look finds is added in one go.
+        assert published() == {"a", "c"}
+    finally:
+        stop.set()
+        thread.join(20)
 
 
 def test_full_is_set_only_where_asked_and_remembered(
