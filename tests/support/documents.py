@@ -200,7 +200,7 @@ def shape(text: str) -> str:
     text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID", text)
     text = re.sub(r"\b[0-9A-F]{1,8}/[0-9A-F]{1,8}\b", "LSN", text)
     text = re.sub(r"[0-9]+([.,][0-9]+)*", "0", text)
-    text = re.sub(r"0 (B|kB|MB|GB|ms|s|min|h|d)\b", "0 UNIT", text)
+    text = re.sub(r"0 (B|[kKMGT]i?B|ms|s|min|h|days)\b", "0 UNIT", text)
     lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not re.fullmatch(r"[-+─━┄╌ ]+", line))
 
