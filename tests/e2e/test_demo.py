@@ -34,7 +34,12 @@ class Demo:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "TMPDIR": str(self.temporary), "BEMI_SLOT": "Not Valid"},
+                env={
+                    **os.environ,
+                    "TMPDIR": str(self.temporary),
+                    "BEMI_SLOT": "Not Valid",
+                    "COLUMNS": "100",
+                },
             )
 
     def text(self) -> str:

@@ -113,7 +113,7 @@ def span(seconds: float) -> str:
 
 def print_changes(rows: Sequence[Any], to: "Console") -> None:
     """Changes as a table: what an update left alone is only counted."""
-    made = table("committed (UTC)", "change", "before", "after", "context")
+    made = table("time (UTC)", "change", "before", "after", "context")
     made.columns[0].no_wrap = True
     for row in rows:
         before, after = members(row.before), members(row.after)
