@@ -90,6 +90,7 @@ create table row_changes (
 -- Begins with committed_at because people write `order by committed_at desc limit 50`.
 create unique index on row_changes (committed_at, commit_position, ordinal, epoch);
 create index on row_changes ("table", primary_key, commit_position);
+create index on row_changes ("table", previous_key) where previous_key is not null;
 create index on row_changes ("table", commit_position);
 create index on row_changes (commit_position);  -- a change by its id, too: see commit_position()
 create index on row_changes (context_id);

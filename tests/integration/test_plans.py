@@ -1,0 +1,302 @@
+"""At a million changes, what people ask of `changes` is answered by walking indexes.
+
+Plans are judged by the rows that they read, which does not depend on the machine's speed.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+from bemi.embedded import Server
+from bemi.store import migrate, reader
+from bemi.store.filters import Filters
+from tests.support import databases
+
+CHANGES = 1_000_000
+BEGIN = datetime(2024, 1, 3, tzinfo=UTC)
+DAYS = 90
+PER_TRANSACTION = 10
+
+# Ten rows a transaction over ninety days: four tables, of which the last is small; 50,000
+# records; contexts with a common, a middling and a rare value. One transaction in seven has
+# no context.
+_LOAD = f"""
+create temporary table transactions as
+select
+    t,
+    '{BEGIN.isoformat()}'::timestamptz
+        + t * interval '{DAYS * 86400 * PER_TRANSACTION / CHANGES} seconds' as committed_at
+from generate_series(0, {CHANGES // PER_TRANSACTION - 1}) t;
+select bemi.ensure_partitions(min(committed_at), max(committed_at)) from transactions;
+insert into bemi.sources (name, database, slot, publication) values ('shop', 'shop', 's', 'p');
+insert into bemi.epochs (source_id, system_identifier, timeline, database_oid, database,
+    started_position) values (1, '7', 1, 5, 'shop', 0);
+insert into bemi.contexts (id, transaction_id, queued_at, context)
+select
+    (((committed_at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44) | (1::bigint << 32) | t,
+    700 + t,
+    committed_at,
+    case when t % 7 = 0 then '{{}}'::jsonb else jsonb_build_object(
+        'user_id', t % 500,
+        'endpoint', '/todos/' || t % 5,
+        'request_id', 'r' || t
+    ) end
+from transactions;
+insert into bemi.row_changes (committed_at, commit_position, position, context_id, id, ordinal,
+    epoch, relation, operation, schema, "table", primary_key, after, changed)
+select
+    committed_at,
+    position,
+    position - 100 + ordinal,
+    (((committed_at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44) | (1::bigint << 32) | t,
+    (substr(h, 1, 12) || '8' || substr(h, 13, 3)
+        || to_hex(128 | (('x' || substr(h, 16, 1))::bit(4)::int << 2))
+        || lpad(to_hex(ordinal), 14, '0'))::uuid,
+    ordinal,
+    1,
+    16385 + kind,
+    (array['CREATE', 'UPDATE', 'UPDATE', 'UPDATE', 'DELETE'])[1 + (t + ordinal) % 5],
+    'public',
+    (array['todos', 'notes', 'users', 'settings'])[1 + kind],
+    ((t * 7919 + ordinal) % 50000)::text,
+    jsonb_build_object('id', t, 'title', 'todo ' || ordinal, 'done', false),
+    '{{"title": "old"}}'
+from transactions
+    cross join generate_series(1, {PER_TRANSACTION}) ordinal
+    cross join lateral (
+        select
+            1000000 + t * 1000 as position,
+            lpad(to_hex(1000000 + t * 1000), 16, '0') as h,
+            case when (t + ordinal) % 1000 = 0 then 3 else ordinal % 3 end as kind
+    ) s;
+"""
+
+
+class Plan(NamedTuple):
+    found: int
+    read: int
+    sorted: int
+    relations: frozenset[str]
+    """Those that were looked into."""
+    whole: frozenset[str]
+    """Partitions that were read from end to end, and were not empty."""
+
+
+@pytest.fixture(scope="module")
+def million(server: Server) -> Iterator[psycopg.Connection[Any]]:
+    """A destination with a million changes, as the worker and autovacuum leave it."""
+    name = databases.unused_name("million")
+    url = server.create_database(name)
+    try:
+        with psycopg.connect(url, autocommit=True) as conn:
+            migrate.migrate(conn, "bemi")
+            conn.execute("set synchronous_commit to off")
+            conn.execute("set work_mem to '64MB'")
+            conn.execute(_LOAD.encode())
+            partitions = conn.execute(
+                "select inhrelid::regclass::text from pg_inherits where inhparent in "
+                "('bemi.row_changes'::regclass, 'bemi.contexts'::regclass)"
+            ).fetchall()
+            for (partition,) in partitions:
+                conn.execute(f"vacuum (analyze) {partition}".encode())
+            conn.execute("reset work_mem")
+            conn.execute("select bemi.upkeep()")
+        with psycopg.connect(url, autocommit=True) as conn:
+            yield conn
+    finally:
+        databases.drop(server, name)
+
+
+def plan(
+    conn: psycopg.Connection[Any], query: Any, parameters: Sequence[Any] | None = None
+) -> Plan:
+    explained = b"explain (analyze, timing off, format json) "
+    statement = query.encode() if isinstance(query, str) else query.as_bytes(conn)
+    row = conn.execute(explained + statement, parameters).fetchone()
+    assert row is not None
+    (top,) = row[0]
+    read = rows_sorted = 0
+    whole = set()
+    relations = set()
+    pending = [top["Plan"]]
+    while pending:
+        node = pending.pop()
+        loops = node["Actual Loops"]
+        kind, relation = node["Node Type"], node.get("Relation Name", "")
+        if loops:
+            relations.add(relation)
+        if "Scan" in kind:
+            removed = sum(
+                node.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck")
+            )
+            here = round(loops * (node["Actual Rows"] + removed))
+            read += here
+            if kind == "Seq Scan" and here and relation.startswith(("row_changes", "contexts")):
+                whole.add(relation)
+        if "Sort" in kind:
+            (below,) = node["Plans"]
+            rows_sorted += round(below["Actual Rows"] * below["Actual Loops"])
+        pending += node.get("Plans", [])
+    return Plan(
+        top["Plan"]["Actual Rows"], read, rows_sorted, frozenset(relations), frozenset(whole)
+    )
+
+
+def judge(found: Plan, *, read: int, rows: int | None = None) -> None:
+    """Reads at most `read` rows, in every part of the plan together; sorts no more than those."""
+    assert not found.whole, f"reads the whole of {sorted(found.whole)}"
+    assert found.read <= read, found
+    assert found.sorted <= read, found
+    if rows is None:
+        assert found.found > 0
+    else:
+        assert found.found == rows
+
+
+def test_the_million_is_there(million: psycopg.Connection[Any]) -> None:
+    row = million.execute(
+        "select count(*), count(distinct committed_at::date), count(distinct id) from bemi.changes"
+    ).fetchone()
+    assert row == (CHANGES, DAYS, CHANGES)
+
+
+def test_the_history_of_a_record(million: psycopg.Connection[Any]) -> None:
+    query = (
+        "select * from bemi.changes where \"table\" = 'todos' and primary_key = '4711' "
+        "order by commit_position"
+    )
+    judge(plan(million, query), read=200)
+
+
+def test_a_filtered_page(million: psycopg.Connection[Any]) -> None:
+    query = (
+        "select * from bemi.changes where \"table\" = 'todos' and operation = 'DELETE' "
+        "and committed_at >= '2024-02-01 00:00+00' and committed_at < '2024-03-01 00:00+00' "
+        "order by committed_at desc limit 50"
+    )
+    judge(plan(million, query), rows=50, read=3000)
+
+
+def test_a_page_of_a_small_table(million: psycopg.Connection[Any]) -> None:
+    query = (
+        "select * from bemi.changes where \"table\" = 'settings' "
+        "order by commit_position desc limit 50"
+    )
+    judge(plan(million, query), rows=50, read=1000)
+
+
+@pytest.mark.parametrize(
+    ("condition", "read"),
+    [
+        ("""context @> '{"request_id": "r4712"}'""", 200),
+        ("""context @> '{"user_id": 7}'""", 10_000),
+        ("""context @> '{"endpoint": "/todos/1"}'""", 3000),
+        ("""context @> '{"user_id": 7}' and "table" = 'todos'""", 10_000),
+    ],
+    ids=["rare", "middling", "common", "middling, with a table"],
+)
+def test_by_context(million: psycopg.Connection[Any], condition: str, read: int) -> None:
+    query = f"select * from bemi.changes where {condition} order by committed_at desc limit 50"
+    judge(plan(million, query), read=read)
+
+
+def test_a_context_that_nothing_has(million: psycopg.Connection[Any]) -> None:
+    query = (
+        """select * from bemi.changes where context @> '{"request_id": "nobody"}' """
+        "order by committed_at desc limit 50"
+    )
+    judge(plan(million, query), rows=0, read=50)
+
+
+def test_a_transaction(million: psycopg.Connection[Any]) -> None:
+    query = "select * from bemi.changes where transaction_id = 5000 order by ordinal"
+    judge(plan(million, query), rows=PER_TRANSACTION, read=50)
+
+
+@pytest.mark.parametrize("columns", ["*", "id, after", "count(*) over (partition by id), context"])
+def test_the_feed(million: psycopg.Connection[Any], columns: str) -> None:
+    query = (
+        f"select {columns} from (select * from bemi.changes order by committed_at desc limit 50) c"
+    )
+    judge(plan(million, query), rows=50, read=300)
+
+
+def test_the_feed_as_people_write_it(million: psycopg.Connection[Any]) -> None:
+    query = "select * from bemi.changes order by committed_at desc limit 50"
+    judge(plan(million, query), rows=50, read=300)
+
+
+def test_a_table_by_time(million: psycopg.Connection[Any]) -> None:
+    query = (
+        "select * from bemi.changes where \"table\" = 'users' order by committed_at desc limit 50"
+    )
+    judge(plan(million, query), rows=50, read=1000)
+
+
+def test_a_change_by_its_id(million: psycopg.Connection[Any]) -> None:
+    row = million.execute(
+        "select id, commit_position from bemi.changes where commit_position = 1000000 + 5000 * 1000"
+        " and ordinal = 3"
+    ).fetchone()
+    assert row is not None
+    found = million.execute("select bemi.commit_position(%s)", [row[0]]).fetchone()
+    assert found == (row[1],)
+    query = (
+        f"select * from bemi.changes where commit_position = bemi.commit_position('{row[0]}') "
+        f"and id = '{row[0]}'"
+    )
+    judge(plan(million, query), rows=1, read=50)
+
+
+def test_how_many_changes_there_were_in_a_day(million: psycopg.Connection[Any]) -> None:
+    """Without asking for what is joined: the planner leaves contexts out."""
+    query = (
+        'select "table", operation, count(*) from bemi.changes '
+        "where committed_at >= '2024-02-05 00:00+00' and committed_at < '2024-02-06 00:00+00' "
+        "group by 1, 2"
+    )
+    found = plan(million, query)
+    assert not [relation for relation in found.relations if relation.startswith("contexts")]
+    judge(found, read=2 * CHANGES // DAYS)
+
+
+FILTERS: dict[str, tuple[Filters, int]] = {
+    "feed": (Filters(limit=50), 300),
+    "a record": (Filters(table="todos", key="4711", limit=50), 300),
+    "a transaction": (Filters(transaction=5000), 50),
+    "by a rare context": (Filters(context=(("request_id", "r4712"),), limit=50), 200),
+    "by a context that is a number": (Filters(context=(("user_id", "7"),), limit=50), 20_000),
+    "by a table and a kind": (Filters(table="notes", operation=("DELETE",), limit=50), 3000),
+    "of a day": (
+        Filters(
+            table="todos",
+            since=datetime(2024, 2, 5, tzinfo=UTC),
+            until=datetime(2024, 2, 5, tzinfo=UTC) + timedelta(days=1),
+            limit=50,
+        ),
+        3000,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("filters", "read"), [pytest.param(*case, id=name) for name, case in FILTERS.items()]
+)
+def test_what_the_command_line_asks(
+    million: psycopg.Connection[Any], filters: Filters, read: int
+) -> None:
+    query, parameters = reader._query("bemi", filters)
+    judge(plan(million, query, parameters), read=read)
+
+
+def test_the_plan_reader_counts_what_is_read(million: psycopg.Connection[Any]) -> None:
+    """Or the tests above would prove nothing."""
+    found = plan(million, "select * from bemi.changes where after ->> 'title' = 'nothing' limit 1")
+    assert found.read >= CHANGES
+    with pytest.raises(AssertionError, match="reads the whole of"):
+        judge(found, read=10 * CHANGES)
+    found = plan(million, "select * from bemi.row_changes order by epoch, position limit 1")
+    assert found.sorted >= CHANGES
