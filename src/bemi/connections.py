@@ -129,8 +129,15 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _telling_line(text: str) -> str:
+    """Of what libpq says, over several lines and tries: the server's words, else the first."""
+    lines = text.strip().splitlines() or ["no answer"]
+    told = next((line for line in reversed(lines) if "FATAL:" in line), lines[0])
+    return told.rpartition(" failed: ")[2]
+
+
 def _refused(error: psycopg.OperationalError, url: str, what: Role) -> BemiError:
-    words = str(error).strip().splitlines()[-1] if str(error).strip() else "no answer"
+    words = _telling_line(str(error))
     where = f"{what} {describe(url)}"
     message = f"can't connect to the {where}: {words}"
     if "FATAL:" not in words and "password" not in words:

@@ -21,10 +21,12 @@ from bemi.capture.protocol import postgres_time
 from bemi.capture.sink import Sink
 from bemi.capture.source import Source
 from bemi.capture.stitcher import Stitcher
+from bemi.capture.tables import with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import connect, explained
 from bemi.errors import SetupError, SlotBusyError
 from bemi.lsn import Lsn
+from bemi.store import sources
 from bemi.store.migrate import require_current
 
 
@@ -34,6 +36,8 @@ class Session(msgspec.Struct, frozen=True):
     source: Source
     stitcher: Stitcher
     sink: Sink
+    rules: Settings
+    """The settings with the tables that `init` was told to track."""
 
 
 @contextlib.contextmanager
@@ -52,6 +56,8 @@ def open_session(
         with explained("destination"):
             require_current(writer, settings.schema)
             destination_system = _prepare(writer)
+            stored = sources.read(writer, settings.schema, settings.source)
+            writer.commit()
         catalog_conn = stack.enter_context(connect(settings.source_url, what="source"))
         preflight.require(catalog_conn, settings)
         source = Source(settings.source_url, now=clock)
@@ -90,7 +96,8 @@ def open_session(
         )
         close_writer.pop_all()  # from here on the sink's own
         stack.callback(sink.close)
-        yield Session(source, stitcher, sink)
+        rules = with_remembered_rules(settings, stored.setup if stored else None)
+        yield Session(source, stitcher, sink, rules)
 
 
 def _prepare(writer: psycopg.Connection[Any]) -> str | None:

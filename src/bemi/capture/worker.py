@@ -107,7 +107,7 @@ class Worker:
         settings = self._settings
         with (
             open_session(settings, accept_gap=self._accept_gap, clock=self._clock) as session,
-            watch_tables(settings),
+            watch_tables(session.rules),
             watch_store(settings),
         ):
             source, sink = session.source, session.sink

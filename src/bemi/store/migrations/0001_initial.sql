@@ -94,6 +94,7 @@ create index on row_changes ("table", previous_key) where previous_key is not nu
 create index on row_changes ("table", commit_position);
 create index on row_changes (commit_position);  -- a change by its id, too: see commit_position()
 create index on row_changes (context_id);
+create index on row_changes ("table", previous_key) where previous_key is not null;
 
 -- What readers see, whatever lies beneath. `context` must stay the bare column: wrapped in an
 -- expression it could not use its index. Left joins: the planner leaves out what a query does
@@ -147,18 +148,18 @@ declare
     following timestamp;
     suffix text;
     made int := 0;
+    our_schema oid := (select relnamespace from pg_class where oid = 'row_changes'::regclass);
 begin
     while month <= until at time zone 'UTC' loop
         following := month + interval '1 month';
         suffix := to_char(month, 'YYYY_MM');
         -- Read from the table: the name cache may not know yet what another session made.
         perform from pg_class
-        where relname = 'row_changes_' || suffix and relnamespace = current_schema()::regnamespace;
+        where relname = 'row_changes_' || suffix and relnamespace = our_schema;
         if not found then
             perform pg_advisory_xact_lock(hashtextextended('bemi.partitions', 0));
             perform from pg_class
-            where relname = 'row_changes_' || suffix
-                and relnamespace = current_schema()::regnamespace;
+            where relname = 'row_changes_' || suffix and relnamespace = our_schema;
         end if;
         if not found then
             execute format('create table %I (like contexts including defaults)', 'contexts_' || suffix);
