@@ -15,7 +15,8 @@ import pytest
 from psycopg import sql
 
 from bemi.capture import preflight, setup
-from bemi.capture.preflight import CHECKS, Finding, diagnose
+from bemi.capture.checks import CHECKS, Finding
+from bemi.capture.preflight import diagnose
 from bemi.config import Settings
 from bemi.errors import SetupError
 from bemi.store import migrate
