@@ -18,6 +18,7 @@ from bemi.capture.slot import Slot
 from bemi.capture.tables import TableState, survey, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import Role, connect, describe
+from bemi.errors import RefusedError
 from bemi.store import checkpoint, migrate, sources
 
 Level = Literal["ok", "warning", "failure", "not checked"]
@@ -123,9 +124,12 @@ def wal_level(servers: Servers) -> Finding:
 
 def replication_privilege(servers: Servers) -> Finding:
     """By doing, since attributes lie on managed services."""
-    with connect(servers.settings.source_url, what="source", replication=True) as conn:
-        conn.execute("IDENTIFY_SYSTEM")
-        role = conn.info.user
+    role = _source(servers).info.user
+    try:
+        with connect(servers.settings.source_url, what="source", replication=True) as conn:
+            conn.execute("IDENTIFY_SYSTEM")
+    except RefusedError as error:
+        return Finding("replication", "failure", str(error), slot.replication_fix(role))
     return Finding("replication", "ok", f'role "{role}" may replicate')
 
 

@@ -20,7 +20,7 @@ from bemi.capture.source import Identity, Source
 from bemi.capture.tables import TableState, publish, survey, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import connect, explained, first_line
-from bemi.errors import SetupError
+from bemi.errors import RefusedError, SetupError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint, migrate, sources
 from bemi.store.checkpoint import Checkpoint
@@ -74,7 +74,7 @@ def init(
         progress.completing("bemi init"),
     ):
         preflight.require_source(source, settings)
-        identity = _identify(settings)
+        identity = _identify(settings, source.info.user)
         with explained("destination"):
             preflight.require_destination(destination, settings)
             stored = sources.read(destination, settings.schema, settings.source)
@@ -143,9 +143,13 @@ def without_key(settings: Settings, full: Sequence[str]) -> list[TableState]:
 # --- before anything is changed --------------------------------------------------------------
 
 
-def _identify(settings: Settings) -> Identity:
+def _identify(settings: Settings, role: str) -> Identity:
     """Also the test of the replication privilege, by doing."""
-    replication = Source(settings.source_url)
+    try:
+        replication = Source(settings.source_url)
+    except RefusedError as error:
+        # The same role has an ordinary connection already, whatever the server's words are.
+        raise SetupError(str(error), fix=slot.replication_fix(role)) from error
     try:
         return replication.identify()
     finally:

@@ -111,8 +111,7 @@ def create(
     except psycopg.errors.InsufficientPrivilege as error:
         raise SetupError(
             f'the role "{conn.info.user}" may not create a replication slot',
-            fix=f'alter role "{conn.info.user}" replication;'
-            " on a managed service, grant its replication role",
+            fix=replication_fix(conn.info.user),
         ) from error
     except psycopg.errors.ConfigurationLimitExceeded as error:
         raise SetupError(
@@ -140,6 +139,11 @@ def drop(conn: psycopg.Connection[Any], slot: Slot) -> None:
             f'the role "{conn.info.user}" may not drop the replication slot "{slot.name}"',
             fix=f"a role that may runs: select pg_drop_replication_slot('{slot.name}');",
         ) from error
+
+
+def replication_fix(role: str) -> str:
+    """What lets a role replicate."""
+    return f'alter role "{role}" replication; on a managed service, grant its replication role'
 
 
 def held(slot: Slot) -> SetupError:
