@@ -153,7 +153,7 @@ def _refused(error: psycopg.OperationalError, url: str, what: Role) -> BemiError
         fix = f"check the database's name in {variable}, or create it"
     elif "pg_hba.conf" in words:
         fix = "allow this host and user in the server's pg_hba.conf"
-    elif "walsender" in words or "REPLICATION" in words or "replication" in words:
+    elif any(phrase in words.lower() for phrase in ("walsender", "wal sender", "replication")):
         fix = "ALTER ROLE … REPLICATION; on a managed service, grant its replication role"
     else:
         return RefusedError(message, fix=f"check {variable}")

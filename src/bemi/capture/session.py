@@ -27,7 +27,6 @@ from bemi.connections import connect, explained
 from bemi.errors import SetupError, SlotBusyError
 from bemi.lsn import Lsn
 from bemi.store import sources
-from bemi.store.migrate import require_current
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -53,13 +52,12 @@ def open_session(
         # Not the connection's own context manager, which would wait for a writer that hangs.
         close_writer = stack.enter_context(contextlib.ExitStack())
         close_writer.callback(writer.close)
+        catalog_conn = stack.enter_context(connect(settings.source_url, what="source"))
+        preflight.require(catalog_conn, settings, destination=writer)
         with explained("destination"):
-            require_current(writer, settings.schema)
             destination_system = _prepare(writer)
             stored = sources.read(writer, settings.schema, settings.source)
             writer.commit()
-        catalog_conn = stack.enter_context(connect(settings.source_url, what="source"))
-        preflight.require(catalog_conn, settings)
         source = Source(settings.source_url, now=clock)
         stack.callback(source.close)
         checked_text = source.check_settings()
@@ -71,6 +69,9 @@ def open_session(
         except SlotBusyError as error:
             raise _name_holder(catalog_conn, settings.slot, error) from error
         slot_at = _confirmed(catalog_conn, settings.slot)
+        # Read again, now that the slot is held: until then another worker may have stored
+        # what was logged after `identify`.
+        identity = msgspec.structs.replace(identity, flushed=_flushed(catalog_conn))
         with explained("destination"):
             held = take_over(writer, settings, identity, slot_at, accept_gap=accept_gap)
         stitcher = Stitcher(
@@ -138,6 +139,13 @@ def _confirmed(conn: psycopg.Connection[Any], name: str) -> Lsn:
     if found is None or found.confirmed is None:
         raise SetupError(f'the replication slot "{name}" is gone', fix="run `bemi init`")
     return found.confirmed
+
+
+def _flushed(conn: psycopg.Connection[Any]) -> Lsn:
+    with explained("source"):
+        row = conn.execute("select pg_current_wal_flush_lsn()::text").fetchone()
+    assert row is not None
+    return Lsn.parse(row[0])
 
 
 def _name_holder(conn: psycopg.Connection[Any], name: str, error: SlotBusyError) -> SlotBusyError:
