@@ -36,7 +36,8 @@ insert into bemi.epochs (source_id, system_identifier, timeline, database_oid, d
     started_position) values (1, '7', 1, 5, 'shop', 0);
 insert into bemi.contexts (id, transaction_id, queued_at, context)
 select
-    (((committed_at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44) | (1::bigint << 32) | t,
+    (((committed_at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44)
+        | (1::bigint << 32) | t,
     700 + t,
     committed_at,
     case when t % 7 = 0 then '{{}}'::jsonb else jsonb_build_object(
@@ -51,7 +52,8 @@ select
     committed_at,
     position,
     position - 100 + ordinal,
-    (((committed_at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44) | (1::bigint << 32) | t,
+    (((committed_at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44)
+        | (1::bigint << 32) | t,
     (substr(h, 1, 12) || '8' || substr(h, 13, 3)
         || to_hex(128 | (('x' || substr(h, 16, 1))::bit(4)::int << 2))
         || lpad(to_hex(ordinal), 14, '0'))::uuid,
