@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
-from bemi.capture import session, worker
+from bemi.capture import session, sink, worker
 from bemi.capture.source import Source
 from bemi.config import Settings
 from tests.support import workload
@@ -61,14 +62,15 @@ def test_a_worker_that_lost_its_slot_is_fenced(
         Worker(settings, tmp_path).start().ready() as old,
     ):
         with locked(settings, "lock table bemi.row_changes in access exclusive mode"):
-            # More transactions than the old worker takes in while it waits, so that it does
-            # not listen to the source when that hangs up.
-            for _ in range(10):
+            # As many pieces as the old worker takes in while it waits: it does not listen to the
+            # source then, and will not notice at once that it hung up.
+            for _ in range(sink._MOST_PIECES):
                 source.execute(
                     "insert into app.accounts (owner, note) "
                     "select 'much', repeat('x', 1000) from generate_series(1, 1200)"
                 )
             waiting = until(lambda: waiters(settings), 30, "the old worker waits for the lock")
+            until(lambda: rests(old), 30, "it has taken in all of them")
             old.signal(signal.SIGSTOP)
             hang_up(source, settings)
             new = Worker(settings, tmp_path).start().ready()
@@ -160,6 +162,10 @@ def waiters(settings: Settings) -> list[int]:
             "and wait_event_type = 'Lock'"
         ).fetchall()
     return [row[0] for row in rows]
+
+
+def rests(process: Worker) -> bool:
+    return psutil.Process(process.pid).cpu_percent(interval=0.2) == 0.0
 
 
 def hang_up(source: psycopg.Connection[Any], settings: Settings) -> None:
