@@ -80,7 +80,7 @@ def make_role(server: Server) -> Iterator[Callable[..., str]]:
                     sql.Identifier(name), sql.Literal(password)
                 )
                 + sql.SQL(" ")
-                + sql.SQL(attributes)  # type: ignore[arg-type]
+                + sql.SQL(attributes)
             )
         made.append(name)
         return name

