@@ -18,7 +18,6 @@ from bemi.capture.values import (
     NotNaturalError,
     natural_form,
     quote,
-    quote_unchecked,
 )
 from bemi.change import UNCHANGED, Change, Operation, Row, Stretch, Table, Value
 from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS, TAIL_BITS, context_id
@@ -71,7 +70,6 @@ class Encoder:
         origin = f"{system_identifier}/{timeline}/{database_oid}".encode()
         self._salt = int.from_bytes(hashlib.blake2b(origin, digest_size=8).digest())
         self._checked_text = checked_text
-        self._text = quote if checked_text else quote_unchecked
         self._plans: dict[Table, _Plan] = {}
 
     def context_id(self, committed_at: int, counter: int) -> int:
@@ -187,8 +185,7 @@ class Encoder:
         return _Plan(
             keys=tuple(quote(column.name.encode()) + b":" for column in table.columns),
             encoders=tuple(
-                natural_form(column.type_oid, table.array_elements, self._text)
-                for column in table.columns
+                natural_form(column.type_oid, table.array_elements) for column in table.columns
             ),
             names=struct.pack("!iI", 4, table.oid)
             + _field(table.schema.encode())

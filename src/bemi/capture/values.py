@@ -42,7 +42,6 @@ _LONG_NUMBER: Final = re.compile(rb"\d{%d}|[eE][+-]?0*\d{4}" % _MAX_DIGITS)
 # The depth at which PostgreSQL's own parser runs out of stack is some thousands.
 _MAX_DEPTH: Final = 500
 
-_needs_escape = re.compile(rb'[\x00-\x1f"\\]').search
 _encode_json = msgspec.json.encode
 
 
@@ -51,16 +50,9 @@ class NotNaturalError(Exception):
 
 
 def quote(value: bytes) -> Fragment:
-    """A JSON string of UTF-8 text."""
-    if _needs_escape(value) is None:
-        return b'"' + value + b'"'
-    return _encode_json(value.decode())
+    """A JSON string. Raises `NotNaturalError` for text that is not UTF-8.
 
-
-def quote_unchecked(value: bytes) -> Fragment:
-    """As `quote`, for a server that does not check its text (SQL_ASCII).
-
-    Raises `NotNaturalError` for text that is not UTF-8.
+    Only a server that does not check its text (SQL_ASCII), or a damaged one, has such text.
     """
     try:
         return _encode_json(value.decode())
@@ -146,15 +138,13 @@ def array(element: Natural) -> Natural:
     return encode
 
 
-def natural_form(
-    type_oid: int, array_elements: Mapping[int, int], text: Natural = quote
-) -> Natural:
+def natural_form(type_oid: int, array_elements: Mapping[int, int]) -> Natural:
     """The encoder for a type; `array_elements` gives the element's type of array types."""
     element = array_elements.get(type_oid)
     if element is not None:
         # An element of JSON can't be told from one that is a string: the array stays text.
-        return _never if element in (JSON, JSONB) else array(natural_form(element, {}, text))
-    return _NATURAL.get(type_oid, text)
+        return _never if element in (JSON, JSONB) else array(natural_form(element, {}))
+    return _NATURAL.get(type_oid, quote)
 
 
 def _never(_value: bytes) -> Fragment:
