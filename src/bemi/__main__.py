@@ -1,6 +1,27 @@
-"""`python -m bemi` is the command `bemi`."""
+"""The command `bemi`, also as `python -m bemi`. An application's `bemi`, without extras, has
+no commands: then it says how to get them.
+"""
 
-from bemi.cli.app import main
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Runs the command that the process's arguments name, and ends the process."""
+    try:
+        from bemi.cli.app import main as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "bemi":
+            raise
+        print(
+            f"error: the commands of bemi need {error.name}, which is not installed here",
+            "fix: pip install 'bemi[worker]'",
+            sep="\n",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    run()
+
 
 if __name__ == "__main__":
     main()

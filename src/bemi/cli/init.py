@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PRICE: Final = (
     "REPLICA IDENTITY FULL puts the whole old row into the WAL with every update and delete"
-    " (some 60 % more WAL for updates), and a row over 1 GB can't be updated any more"
+    " (some 40 to 60 % more WAL for updates), and a row over 1 GB can't be updated any more"
 )
 
 Globs = Annotated[tuple[str, ...], Parameter(negative=())]
@@ -47,7 +47,7 @@ def command(
     full
         Tables, as globs, to set to REPLICA IDENTITY FULL; repeatable. It keeps the whole row
         before each change and tracks tables without a key. Its price: the whole old row in the
-        WAL of every update and delete, some 60 % more WAL for updates, and a row over 1 GB
+        WAL of every update and delete, some 40 to 60 % more WAL for updates, and a row over 1 GB
         can't be updated any more.
     reader
         Role of the destination that may read the history; repeatable.

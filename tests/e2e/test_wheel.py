@@ -1,0 +1,69 @@
+"""The built wheel, installed into an empty environment outside the repository, is all of Bemi."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, check=False, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    # From a copy, since building writes into the folder that it builds.
+    shutil.copytree(
+        ROOT / "src",
+        folder / "source" / "src",
+        ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, folder / "source")
+    built = run(
+        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet",
+        "--wheel-dir", folder, folder / "source", cwd=folder,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (found,) = folder.glob("bemi-*.whl")
+    return found
+
+
+def install(wheel: Path, extras: str, folder: Path) -> Path:
+    """Install into a new environment below `folder`; the environment's programs."""
+    assert run(sys.executable, "-m", "venv", "env", cwd=folder).returncode == 0
+    programs = folder / "env" / "bin"
+    command = [
+        sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", programs / "python",
+        f"{wheel}{extras}",
+    ]  # fmt: skip
+    if run(sys.executable, "-m", "uv", "--version", cwd=folder).returncode:
+        command = [programs / "python", "-m", "pip", "install", "--quiet", f"{wheel}{extras}"]
+    installed = run(*command, cwd=folder)
+    assert installed.returncode == 0, installed.stderr
+    return programs
+
+
+def test_without_extras_it_is_importable_and_says_how_to_get_the_commands(
+    wheel: Path, tmp_path: Path
+) -> None:
+    programs = install(wheel, "", tmp_path)
+    assert run(programs / "python", "-c", "import bemi; bemi.context", cwd=tmp_path).returncode == 0
+    told = run(programs / "bemi", "doctor", cwd=tmp_path)
+    assert told.returncode == 1
+    assert "pip install 'bemi[worker]'" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_with_its_extras_the_demo_works(wheel: Path, tmp_path: Path) -> None:
+    programs = install(wheel, "[demo]", tmp_path)
+    told = run(programs / "bemi", "demo", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "6 changes" in told.stdout
