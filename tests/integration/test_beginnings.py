@@ -205,7 +205,9 @@ def test_a_destination_that_is_read_only(at: Tracked, tmp_path: Path) -> None:
     at.destination.execute(
         f"alter database {database} set default_transaction_read_only = on".encode()
     )
-    refused(at.settings, tmp_path, error="destination .*read-only", fix="takes writes|read_only = off")
+    refused(
+        at.settings, tmp_path, error="destination .*read-only", fix="takes writes|read_only = off"
+    )
 
 
 def test_a_writer_without_rights(
