@@ -25,7 +25,7 @@ from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS, TAIL_BITS, context_
 MAX_KEY: Final = 2000
 """Bytes of a primary key's text that an index entry is sure to take."""
 
-_FIXED: Final = struct.Struct("!h iq iq iq iq i16s ii ii".replace(" ", ""))
+_FIXED: Final = struct.Struct("!h iq iq iq iq iQQ ii ii".replace(" ", ""))
 _STRETCH: Final = struct.Struct("!h iq iq iq".replace(" ", ""))
 _LENGTH: Final = struct.Struct("!i")
 _NULL: Final = b"\xff\xff\xff\xff"
@@ -125,6 +125,7 @@ class Encoder:
             if previous is not None and len(previous) > MAX_KEY:
                 previous = _digest(previous)
                 flags += ("previous_key_digest",)
+        id_head, id_tail = self._change_id(change)
         return b"".join(
             (
                 _FIXED.pack(
@@ -138,7 +139,8 @@ class Encoder:
                     8,
                     context_id,
                     16,
-                    self._change_id(change),
+                    id_head,
+                    id_tail,
                     4,
                     change.ordinal,
                     4,
@@ -158,8 +160,8 @@ class Encoder:
             row = tuple(_readable(value) if isinstance(value, bytes) else value for value in row)
         return key_text(table, row)
 
-    def _change_id(self, change: Change) -> bytes:
-        """A UUID, version 8: the commit LSN, then what tells the transaction's rows apart.
+    def _change_id(self, change: Change) -> tuple[int, int]:
+        """The halves of a UUID, version 8: the commit LSN, then what tells the rows apart.
 
         The 58 bits of the tail are (row LSN, index in its record), shifted by a hash of the
         epoch: no two changes of an epoch can share them. Relations truncated together share
@@ -173,13 +175,9 @@ class Encoder:
         else:
             tail = self._salt + (distance << _INDEX_BITS | change.index)
         return (
-            commit_lsn >> 16 << 80
-            | 0x8 << 76
-            | (commit_lsn >> 4 & 0xFFF) << 64
-            | 0b10 << 62
-            | (commit_lsn & 0xF) << TAIL_BITS
-            | tail & _TAIL_MASK
-        ).to_bytes(16)
+            commit_lsn >> 16 << 16 | 0x8 << 12 | commit_lsn >> 4 & 0xFFF,
+            0b10 << 62 | (commit_lsn & 0xF) << TAIL_BITS | tail & _TAIL_MASK,
+        )
 
     def _prepare(self, table: Table) -> _Plan:
         return _Plan(
@@ -198,12 +196,11 @@ def key_text(table: Table, row: Row) -> bytes | None:
 
     `None` where a part of it was not sent.
     """
-    values = [row[at] for at in table.key]
-    if len(values) == 1:
-        value = values[0]
+    if len(table.key) == 1:
+        value = row[table.key[0]]
         return None if value is UNCHANGED else value
     texts = []
-    for value in values:
+    for value in (row[at] for at in table.key):
         if value is None or value is UNCHANGED:
             return None
         texts.append(quote(value))
