@@ -49,7 +49,7 @@ class Todo:
             check=False,
             capture_output=True,
             text=True,
-            env={**environment(self.settings), **environ},
+            env={**environment(self.settings), "COLUMNS": "120", **environ},
             timeout=60,
         )
         assert "Traceback" not in done.stderr, done.stderr
