@@ -13,13 +13,10 @@ def main() -> NoReturn:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "bemi":
             raise
-        print(
-            f"error: the commands of bemi need {error.name}, which is not installed here",
-            "fix: pip install 'bemi[worker]'",
-            sep="\n",
-            file=sys.stderr,
+        sys.exit(
+            f"error: the commands of bemi need {error.name}, which is not installed here\n"
+            "fix: pip install 'bemi[worker]'"
         )
-        sys.exit(1)
     run()
 
 

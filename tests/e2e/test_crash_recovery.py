@@ -22,6 +22,7 @@ from tests.support.waiting import until
 from tests.support.workers import Worker, catch_up
 
 KILLS = int(os.environ.get("BEMI_TEST_KILLS", "50"))
+ROWS_PER_KILL = 2200
 ROWS = KILLS * 2000
 
 
@@ -48,12 +49,15 @@ def test_sigkill_at_random_moments_loses_and_repeats_nothing(
     began = time.monotonic()
     with (
         SlotMonitor(settings, interval=0.1) as monitor,
-        workload.Workload(source_url, seed=seed, clients=3, rate=3000, large=0.03) as load,
+        workload.Workload(source_url, seed=seed, clients=3, rate=10_000, large=0.03) as load,
     ):
-        for _ in range(KILLS):
+        for number in range(1, KILLS + 1):
+            # However slow the machine is: what a worker has to do between two kills is bounded.
+            load.allow(number * ROWS_PER_KILL - ROWS_PER_KILL // 2)
             worker.start()
             if chance.random() < 0.85:
                 worker.ready()
+                load.allow(number * ROWS_PER_KILL)
                 moment = chance.uniform(0.0, 0.5)
             else:
                 moment = chance.uniform(0.0, 0.5)
@@ -63,6 +67,7 @@ def test_sigkill_at_random_moments_loses_and_repeats_nothing(
             worker.kill()
             if load.stopped.is_set():
                 load.join()
+        load.allow(ROWS + ROWS_PER_KILL)
         until(lambda: load.rows >= ROWS or load.stopped.is_set(), 300, f"{ROWS} rows were changed")
     killing = time.monotonic() - began
     catch_up(settings, tmp_path)

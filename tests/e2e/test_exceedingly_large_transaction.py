@@ -55,7 +55,7 @@ def test_a_transaction_of_a_million_rows(
 
 def read(url: str, seen: set[int], done: threading.Event) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
-        while not done.wait(0.05):
+        while not done.wait(0.5):
             row = conn.execute("select count(*) from bemi.row_changes").fetchone()
             assert row is not None
             seen.add(row[0])

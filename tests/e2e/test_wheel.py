@@ -40,7 +40,7 @@ def install(wheel: Path, extras: str, folder: Path) -> Path:
     """Install into a new environment below `folder`; the environment's programs."""
     assert run(sys.executable, "-m", "venv", "env", cwd=folder).returncode == 0
     programs = folder / "env" / "bin"
-    command = [
+    command: list[str | Path] = [
         sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", programs / "python",
         f"{wheel}{extras}",
     ]  # fmt: skip

@@ -54,7 +54,8 @@ def state_of(source: Connection, settings: Settings, name: str) -> TableState:
         (
             # An index with included columns identifies by its key alone.
             (
-                "create table t (a int not null, b int); create unique index i on t (a) include (b);"
+                "create table t (a int not null, b int);"
+                " create unique index i on t (a) include (b);"
                 " alter table t replica identity using index i"
             ),
             "index i",

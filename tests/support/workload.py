@@ -101,6 +101,7 @@ class Workload:
         ]
         self._rate = rate
         self._budget = transactions
+        self._allowed = 1 << 62
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self.stopped = threading.Event()
@@ -143,14 +144,16 @@ class Workload:
             if self._budget is not None and self.transactions >= self._budget:
                 self.stopped.set()
 
+    def allow(self, rows: int) -> None:
+        """Wait at this many rows in all, until more are allowed."""
+        self._allowed = rows
+
     def pace(self) -> None:
+        while self.rows >= self._allowed and not self.stopped.wait(0.01):
+            pass
         ahead = self.rows / self._rate - (time.monotonic() - self._began)
         if ahead > 0:
             self.stopped.wait(min(ahead, 0.5))
-
-    def unlimited(self) -> None:
-        """From now on as many rows as the server takes."""
-        self._rate = 1e12
 
 
 class _UndoneError(Exception):

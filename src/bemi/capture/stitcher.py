@@ -75,10 +75,6 @@ class Stitcher:
             Relation: self._relation,
         }
 
-    @property
-    def in_transaction(self) -> bool:
-        return self._transaction is not None
-
     def take(self, message: Message, lsn: int) -> tuple[Event, ...]:
         """The events that `message`, sent at `lsn`, gives; most rows give one.
 
