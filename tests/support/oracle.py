@@ -113,7 +113,7 @@ class Oracle:
             psycopg.connect(settings.destination_url) as destination,
         ):
             # What is read here is the truth; what decodes it is PostgreSQL's own COPY.
-            destination.execute("set work_mem = '64MB'")
+            destination.execute("set work_mem = '256MB'")
             destination.execute("set jit = off")
             destination.execute(_TABLES)
             self._load(source, destination)
