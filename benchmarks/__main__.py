@@ -96,6 +96,8 @@ def _print(machine: dict[str, Any], figures: list[Figure]) -> None:
                     f"median {figure.median} ms, p95 {figure.p95} ms, p99 {figure.p99} ms "
                     f"(one poll takes {figure.poll} ms)"
                 )
+            case Memory(peak=0):
+                console.print("worker's peak memory: not told by this system")
             case Memory():
                 console.print(
                     f"worker's peak memory, one transaction of {figure.rows:,} rows: "

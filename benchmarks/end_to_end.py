@@ -1,6 +1,5 @@
 """The worker from slot to committed history, against one bare COPY of the same encoded rows."""
 
-import itertools
 import threading
 import time
 from typing import Final
@@ -27,11 +26,10 @@ def measure(servers: Servers, workload: Workload, repeats: int) -> Contest:
     servers.slot(_COPY, like=_BASE)
     encoded = encoded_rows(servers, _COPY, workload.rows, keep=True)
     servers.drop_slot(_COPY)
-    number = itertools.count()
 
     def ours() -> float:
         servers.slot(_COPY, like=_BASE)
-        settings = servers.history(next(number), slot=_COPY, position=position)
+        settings = servers.history(slot=_COPY, position=position)
         began = time.perf_counter()
         worker.run(settings, stop=threading.Event(), until_caught_up=True)
         seconds = time.perf_counter() - began
@@ -40,7 +38,7 @@ def measure(servers: Servers, workload: Workload, repeats: int) -> Contest:
 
     def theirs() -> float:
         servers.slot(_COPY, like=_BASE)
-        settings = servers.history(next(number), slot=_COPY, position=position)
+        settings = servers.history(slot=_COPY, position=position)
         _make_partitions(servers, settings)
         began = time.perf_counter()
         _copy(servers, settings, encoded)
@@ -88,4 +86,3 @@ def _finish(servers: Servers, settings: Settings, rows: int) -> None:
     if row != (rows,):
         raise RuntimeError(f"{rows} changes were to be stored, found {row}")
     servers.drop_history(settings)
-    servers.drop_slot(_COPY)

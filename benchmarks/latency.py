@@ -5,7 +5,6 @@ import statistics
 import time
 
 import psycopg
-from benchmarks import worker_process
 from benchmarks.figures import Latency
 from benchmarks.servers import Servers
 from psycopg import sql
@@ -17,29 +16,30 @@ _DEADLINE = 60.0
 
 
 def measure(servers: Servers, commits: int) -> Latency:
-    settings = servers.settings
     source = servers.source_conn
     source.execute("truncate orders")
     source.execute("set synchronous_commit to on")
-    query = sql.SQL(
-        """select 1 from {} where "table" = 'orders' and primary_key = %s limit 1"""
-    ).format(sql.Identifier(settings.schema, "changes"))
     waits, polls = [], []
     with (
-        worker_process.running(settings),
+        servers.worker("latency") as (settings, _pid),
         psycopg.connect(settings.destination_url, autocommit=True) as reader,
     ):
+        query = sql.SQL(
+            """select 1 from {} where "table" = 'orders' and primary_key = %s limit 1"""
+        ).format(sql.Identifier(settings.schema, "changes"))
         for key in range(-20, commits):  # the first ones warm up
             source.execute(_INSERT, [key])
             began = polled = time.perf_counter()
-            while reader.execute(query, [str(key)], prepare=True).fetchone() is None:
+            seen = False
+            while not seen:
+                seen = reader.execute(query, [str(key)], prepare=True).fetchone() is not None
                 now = time.perf_counter()
                 polls.append(now - polled)
                 polled = now
                 if now - began > _DEADLINE:
                     raise TimeoutError("the change was not captured")
             if key >= 0:
-                waits.append(time.perf_counter() - began)
+                waits.append(polled - began)
             # Idle again, and not in step with anything.
             time.sleep(random.uniform(0.005, 0.025))
     source.execute("set synchronous_commit to off")

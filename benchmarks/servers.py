@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import psycopg
+from benchmarks import worker_process
 from benchmarks.orders import TABLE
 from psycopg import sql
 
@@ -57,9 +58,9 @@ class Servers:
         statement = "select pg_logical_emit_message(true, %s, '', true)::text"
         return _position(self.source_conn, statement, [MARK_PREFIX])
 
-    def history(self, number: int, *, slot: str, position: Lsn) -> Settings:
+    def history(self, *, slot: str, position: Lsn) -> Settings:
         """Make an empty history that begins where the slot stands."""
-        settings = dataclasses.replace(self.settings, slot=slot, schema=f"bemi_{number}")
+        settings = dataclasses.replace(self.settings, slot=slot, schema=slot)
         migrate.migrate(self.destination_conn, settings.schema)
         held = checkpoint.read(self.destination_conn, self.settings.schema, settings.source)
         assert held is not None
@@ -83,6 +84,15 @@ class Servers:
         self.destination_conn.execute(
             sql.SQL("drop schema {} cascade").format(sql.Identifier(settings.schema))
         )
+        self.drop_slot(settings.slot)
+
+    @contextlib.contextmanager
+    def worker(self, name: str) -> Iterator[tuple[Settings, int]]:
+        """A worker in a process of its own, with a slot and a history that begin now."""
+        settings = self.history(slot=name, position=self.slot(name))
+        with worker_process.running(settings) as pid:
+            yield settings, pid
+        self.drop_history(settings)
 
 
 @contextlib.contextmanager
@@ -102,7 +112,10 @@ def running() -> Iterator[Servers]:
                 source_url=source_url, destination_url=destination.url("history"), source="shop"
             )
             init(settings, report=lambda _done: None)
-            yield Servers(source, settings, source_conn, destination_conn)
+            servers = Servers(source, settings, source_conn, destination_conn)
+            # Each measurement has its own; nobody would ever read from this one.
+            servers.drop_slot(settings.slot)
+            yield servers
 
 
 def _position(conn: Connection, statement: Any, parameters: list[str]) -> Lsn:
