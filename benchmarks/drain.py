@@ -63,7 +63,7 @@ class Encoded:
     def flush(self) -> None:
         pass
 
-    def reached(self, position: Lsn) -> None:
+    def reached(self, position: Lsn, *, urgent: bool = False) -> None:
         pass
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bemi.errors import BemiError, ConfigError, PassingError, RefusedError, SetupError
@@ -41,7 +42,20 @@ _PASSING_WORDS: Final = (
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _PASSING_CLASSES: Final = ("08", "40", "53", "57", "58")
-_PASSING_CODES: Final = ("55006", "55P03")
+_PASSING_CODES: Final = ("55006", "55P03", "25P03", "25P04")
+
+# What a role or a database may have set, and a connection that lasts for days can't live with.
+_LASTING: Final = {
+    "statement_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    # A worker that froze in the middle must not hold up the one that takes over for ever.
+    "idle_in_transaction_session_timeout": "5min",
+    # Nor must one whose machine lost power: the server finds out as the client would.
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "4",
+}
 
 
 def connect(
@@ -84,6 +98,20 @@ def connect(
     return conn
 
 
+def make_lasting(conn: psycopg.Connection[Any]) -> None:
+    """Set a session up to last: no limits but against peers that are gone."""
+    settings = dict(_LASTING)
+    if conn.info.server_version >= 170000:
+        settings["transaction_timeout"] = "0"
+    for name, value in settings.items():
+        # Without parameters: a replication connection takes the simple protocol only.
+        conn.execute(
+            sql.SQL("set session {} to {}").format(sql.Identifier(name), sql.Literal(value))
+        )
+    if not conn.autocommit:
+        conn.commit()
+
+
 def describe(url: str) -> str:
     """`host:port/database` of a URL, for messages: no user, no password."""
     given = conninfo_to_dict(url)
@@ -105,7 +133,12 @@ def explain(error: psycopg.Error, what: Role) -> BemiError:
     """The error of Bemi that `error`, met on an open connection, amounts to."""
     code = error.sqlstate
     words = first_line(error)
-    if code is None or code[:2] in _PASSING_CLASSES or code in _PASSING_CODES:
+    if code is None:
+        # The connection is gone, or the driver itself can't do what it was asked to.
+        if isinstance(error, psycopg.OperationalError):
+            return PassingError(f"the {what} broke off: {words}")
+        return SetupError(f"the {what} can't be used: {words}")
+    if code[:2] in _PASSING_CLASSES or code in _PASSING_CODES:
         return PassingError(f"the {what} broke off: {words}")
     if code == "25006":
         return SetupError(

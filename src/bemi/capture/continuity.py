@@ -39,6 +39,8 @@ def take_over(
             f'the source "{settings.source}" is not registered in the destination',
             fix="run `bemi init`",
         )
+    # The former holder may be about to commit; one that froze then is waited for elsewhere.
+    conn.execute("set local lock_timeout to '30s'")
     held = checkpoints.claim(conn, schema, found.source_id)
     conn.commit()
     epoch = checkpoints.read_epoch(conn, schema, held.epoch)

@@ -1,7 +1,7 @@
 """The whole capture path, top to bottom: source ▸ decoder ▸ stitcher ▸ encoder ▸ sink.
 
-One step takes one frame of the replication stream as far as it goes. Nothing here waits but
-for the source to send or the sink to have stored, and feedback goes on meanwhile.
+One step takes one frame of the replication stream as far as it goes. While the source has
+nothing to send, or the sink is full, feedback to the source goes on.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Pipeline:
                 for event in self._stitcher.take(message, frame.lsn):
                     self._sink.put(event)
             case Keepalive():
-                self._sink.reached(frame.end)
+                self._sink.reached(frame.end, urgent=frame.reply_requested)
                 if frame.reply_requested:
                     self._source.acknowledge(self._sink.stored, urgent=True)
             case None:

@@ -23,7 +23,7 @@ from bemi.capture.source import Source
 from bemi.capture.stitcher import Stitcher
 from bemi.capture.tables import with_remembered_rules
 from bemi.config import Settings
-from bemi.connections import connect, explained
+from bemi.connections import connect, explained, make_lasting
 from bemi.errors import SetupError, SlotBusyError
 from bemi.lsn import Lsn
 from bemi.store import sources
@@ -54,6 +54,8 @@ def open_session(
         close_writer.callback(writer.close)
         catalog_conn = stack.enter_context(connect(settings.source_url, what="source"))
         preflight.require(catalog_conn, settings, destination=writer)
+        with explained("source"):
+            make_lasting(catalog_conn)
         with explained("destination"):
             destination_system = _prepare(writer)
             stored = sources.read(writer, settings.schema, settings.source)
@@ -106,9 +108,8 @@ def _prepare(writer: psycopg.Connection[Any]) -> str | None:
     row = writer.execute("show synchronous_commit").fetchone()
     if row is not None and row[0] == "off":
         writer.execute("set synchronous_commit to on")
-    writer.execute("set statement_timeout to 0")
-    writer.execute("set idle_in_transaction_session_timeout to 0")
     writer.commit()
+    make_lasting(writer)
     try:
         row = writer.execute("select system_identifier::text from pg_control_system()").fetchone()
     except psycopg.errors.InsufficientPrivilege:

@@ -7,6 +7,7 @@ destination, so its size costs no memory. `stored` is what may be acknowledged.
 """
 
 import contextlib
+import logging
 import os
 import queue
 import select
@@ -32,6 +33,8 @@ from bemi.store.rows import (
     STRETCH_COLUMNS,
 )
 
+log = logging.getLogger("bemi.sink")
+
 PIECE_ROWS: Final = 1000
 """Changes after which a piece is handed over at the end of a transaction; more gain little."""
 
@@ -43,6 +46,10 @@ IDLE_INTERVAL: Final = 10.0
 
 _MOST_PIECES: Final = 3
 """Pieces handed over and not stored: one at work, two waiting. Bounds the memory."""
+
+_SLOW: Final = 10.0
+_SAY_AGAIN: Final = 30.0
+"""Seconds after which a destination that stores nothing is told of, and again."""
 
 _OWN_WAL: Final = 1024
 """Bytes of WAL that PostgreSQL writes by itself after our commit (a snapshot of the running
@@ -104,6 +111,8 @@ class Sink:
         self._own_wal = Lsn(0)
         self._pieces: queue.Queue[_Piece | None] = queue.Queue()
         self._stored = held.position
+        self._moved_at = time.monotonic()
+        self._said_at = -_SAY_AGAIN
         self._failure: BaseException | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -148,10 +157,15 @@ class Sink:
         if piece.size >= PIECE_BYTES:
             self._hand_over()
 
-    def reached(self, position: Lsn) -> None:
-        """The source has nothing before `position` that was not put: an idle source's progress."""
+    def reached(self, position: Lsn, *, urgent: bool = False) -> None:
+        """The source has nothing before `position` that was not put: an idle source's progress.
+
+        `urgent`: it waits to hear that this is durable, as it does before it shuts down.
+        """
         if self._between_transactions and position > self._reached:
             self._reached = position
+        if urgent and self._reached > self._handed_over:
+            self._checkpoint_asked = True
 
     def flush(self) -> None:
         """Store what there is, since the source has nothing to send just now.
@@ -160,6 +174,7 @@ class Sink:
         meanwhile goes with the next piece.
         """
         self._quiet()
+        self._say_if_slow()
         if self._failure is not None:
             raise self._failure
         if (
@@ -173,6 +188,7 @@ class Sink:
         """Wait until the writer has stored a piece, or failed, or time is up."""
         select.select([self._wake_read], [], [], seconds)
         self._quiet()
+        self._say_if_slow()
 
     def finish(self, seconds: float) -> None:
         """Wait, for so many seconds at most, until the whole transactions taken are stored."""
@@ -197,6 +213,16 @@ class Sink:
             self._conn.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
+
+    def _say_if_slow(self) -> None:
+        now = time.monotonic()
+        waited = now - self._moved_at
+        if self._pieces.unfinished_tasks and waited > _SLOW and now - self._said_at > _SAY_AGAIN:
+            self._said_at = now
+            log.warning(
+                "waiting",
+                extra={"reason": f"the destination has stored nothing for {waited:.0f} s"},
+            )
 
     def _quiet(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -237,6 +263,8 @@ class Sink:
             piece.next_context = self._next_context
             self._checkpoint_at = time.monotonic()
             self._checkpoint_asked = False
+        if not self._pieces.unfinished_tasks:
+            self._moved_at = time.monotonic()
         self._pieces.put(piece)
 
     # What follows runs in the writer thread.
@@ -246,6 +274,7 @@ class Sink:
             while (piece := self._pieces.get()) is not None:
                 self._store(piece)
                 self._pieces.task_done()
+                self._moved_at = time.monotonic()
                 self._signal()
         except psycopg.Error as error:
             self._failure = explain(error, "destination")

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import pq, sql
 
 from bemi.capture.protocol import Frame, postgres_time, read_frame, write_status
-from bemi.connections import connect, explain, explained, first_line
+from bemi.connections import connect, explain, explained, first_line, make_lasting
 from bemi.errors import PassingError, SetupError, SlotBusyError
 from bemi.lsn import Lsn
 
@@ -23,7 +23,8 @@ _STATUS_INTERVAL: Final = 5.0
 asks for one after half of it, and cuts off after the whole."""
 
 _SILENCE: Final = 60.0
-"""Seconds without a byte, though a reply was asked for, after which the server is gone."""
+"""Seconds of listening without a byte after which the server is gone; after half of them it is
+asked for a reply."""
 
 # The session settings that shape values in the stream; a role's own would change it.
 _SETTINGS: Final = {
@@ -60,14 +61,19 @@ class Source:
             url,
             what="source",
             replication=True,
-            options=options + " -c statement_timeout=0 -c lock_timeout=0",
+            # A WARNING may say that changes were left out: see `_notice`.
+            options=options + " -c client_min_messages=warning",
             client_encoding="UTF8",
         )
+        with explained("source"):
+            make_lasting(self._conn)
+        self._conn.add_notice_handler(self._notice)
+        self._left_out: str | None = None
         self._pgconn = self._conn.pgconn
         self._acknowledged = Lsn(0)
-        self._status_at = self._heard_at = time.monotonic()
+        self._status_at = time.monotonic()
         self._status_interval = _STATUS_INTERVAL
-        self._asked = False
+        self._silent_since: float | None = None
         self._checked_text = True
 
     def close(self) -> None:
@@ -135,6 +141,7 @@ class Source:
 
     @property
     def socket(self) -> int:
+        """Readable when the server has sent something."""
         return self._pgconn.socket
 
     def receive(self) -> Frame | None:
@@ -149,12 +156,14 @@ class Source:
             except psycopg.OperationalError as error:
                 raise explain(error, "source") from error
             size, data = self._pgconn.get_copy_data(1)
-            if size == 0:
-                return None
+        if self._left_out is not None:
+            raise _unpublished(self._left_out)
+        if size == 0:
+            self._silent_since = self._silent_since or time.monotonic()
+            return None
         if size < 0:
             raise self._ended()
-        self._heard_at = time.monotonic()
-        self._asked = False
+        self._silent_since = None
         return read_frame(bytes(data))
 
     def wait(self, seconds: float, *, also: int) -> None:
@@ -171,13 +180,15 @@ class Source:
         elapsed = time.monotonic() - self._status_at
         if flushed <= self._acknowledged and not urgent and elapsed < self._status_interval:
             return
-        silence = time.monotonic() - self._heard_at
-        if self._asked and silence > _SILENCE:
+        # Only what `receive` found: while the destination is slow nobody listens.
+        silence = time.monotonic() - self._silent_since if self._silent_since else 0.0
+        if silence > _SILENCE:
             raise PassingError(f"the source has been silent for {silence:.0f} s")
-        self._asked = silence > _SILENCE / 2
         self._acknowledged = max(self._acknowledged, flushed)
         status = write_status(
-            self._acknowledged, postgres_time(self._now()), reply_requested=self._asked
+            self._acknowledged,
+            postgres_time(self._now()),
+            reply_requested=silence > _SILENCE / 2,
         )
         try:
             self._pgconn.put_copy_data(status)
@@ -188,11 +199,29 @@ class Source:
             raise explain(error, "source") from error
         self._status_at = time.monotonic()
 
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """From PostgreSQL 18 on, changes of a publication that was not there then are skipped.
+
+        The server only warns ("skipped loading publication"), once, before what comes next.
+        """
+        if notice.severity_nonlocalized == "WARNING" and notice.sqlstate == "55000":
+            self._left_out = notice.message_primary or ""
+
     def _ended(self) -> Exception:
         result = self._pgconn.get_result()
-        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            return explain(_error(result), "source")
-        return PassingError("the source ended the replication stream")
+        if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
+            return PassingError("the source ended the replication stream")
+        error = _error(result)
+        if error.sqlstate == "42704":  # before 18, that is an error
+            return _unpublished(first_line(error))
+        return explain(error, "source")
+
+
+def _unpublished(words: str) -> SetupError:
+    return SetupError(
+        f"changes can't be read any more, since their publication was dropped: {words}",
+        fix="`bemi init --new-slot`, then `bemi run --accept-gap`",
+    )
 
 
 def _error(result: Any) -> psycopg.Error:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from bemi.capture.tables import add_new_tables
 from bemi.config import Settings
-from bemi.connections import Role, connect, explained
+from bemi.connections import Role, connect, explained, make_lasting
 from bemi.errors import BemiError
 
 log = logging.getLogger("bemi.watch")
@@ -64,6 +64,7 @@ class Watch:
         while not self._stop.is_set():
             try:
                 with connect(self._url, what=self._what) as conn, explained(self._what):
+                    make_lasting(conn)
                     while not self._stop.is_set():
                         self._look(conn)
                         self._stop.wait(self._interval)

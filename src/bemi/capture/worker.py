@@ -79,11 +79,11 @@ class Worker:
             try:
                 if until_caught_up and self._target is None:
                     self._target = self._mark()
-                if self._target is not None and self._position() >= self._target:
-                    return
                 self._capture()
                 return
             except SlotBusyError as error:
+                if self._target is not None and self._position() >= self._target:
+                    return
                 if busy_since is None or self._other_moves():
                     busy_since = began
                 if time.monotonic() - busy_since > self._settings.slot_wait:
@@ -112,6 +112,7 @@ class Worker:
         ):
             source, sink = session.source, session.sink
             self._has_run = True
+            self._accept_gap = False  # the one that was there; a later one is another question
             self._said = ("", 0.0)
             log.info("capturing", extra={"source": settings.source, "position": str(sink.stored)})
             Pipeline(source, session.stitcher, sink).run(lambda: self._done(sink))

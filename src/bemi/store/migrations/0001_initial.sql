@@ -94,7 +94,6 @@ create index on row_changes ("table", previous_key) where previous_key is not nu
 create index on row_changes ("table", commit_position);
 create index on row_changes (commit_position);  -- a change by its id, too: see commit_position()
 create index on row_changes (context_id);
-create index on row_changes ("table", previous_key) where previous_key is not null;
 
 -- What readers see, whatever lies beneath. `context` must stay the bare column: wrapped in an
 -- expression it could not use its index. Left joins: the planner leaves out what a query does
