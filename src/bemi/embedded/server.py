@@ -128,6 +128,7 @@ class Server:
         """Starts it and waits until it accepts connections. It may have been stopped before."""
         if self.running:
             return
+        self._end_guard()  # of a server that ended by itself
         try:
             self._prepare()
             self._launch()
