@@ -13,6 +13,7 @@ from psycopg import sql
 
 from bemi.errors import FencedError, SetupError
 from bemi.lsn import Lsn
+from bemi.store import sources
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -88,12 +89,8 @@ def register(
     A source that was registered keeps its checkpoint: history goes on where it was.
     """
     with conn.transaction():
-        conn.execute(
-            sql.SQL(
-                "insert into {} (name, database, slot, publication) values (%s, %s, %s, %s) "
-                "on conflict (name) do nothing"
-            ).format(sql.Identifier(schema, "sources")),
-            [name, database, slot, publication],
+        sources.declare(
+            conn, schema, name=name, database=database, slot=slot, publication=publication
         )
         # The row is locked, so that two registrations make one epoch.
         row = conn.execute(
