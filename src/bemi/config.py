@@ -63,7 +63,7 @@ class Settings:
     )
     schema: str = field(
         default="bemi",
-        metadata={"doc": "Schema of the history in the destination."},
+        metadata={"doc": "Schema of the history in the destination; without `%`."},
     )
     slot: str = field(
         default="",
@@ -75,7 +75,9 @@ class Settings:
     )
     publication: str = field(
         default="bemi",
-        metadata={"doc": "Publication on the source; Bemi makes it and adds tables to it."},
+        metadata={
+            "doc": "Publication on the source, without `%`; Bemi makes it and adds tables to it."
+        },
     )
     slot_wait: float = field(
         default=90.0,
@@ -134,6 +136,10 @@ class Settings:
                     key,
                     f"{name!r} is not a name that PostgreSQL takes",
                     fix=f"use 1 to {MAX_IDENTIFIER} bytes",
+                )
+            if "%" in name:
+                raise _WrongValueError(
+                    key, f"{name!r} has a % in it", fix="name another one, such as bemi"
                 )
         if self.schema.startswith("pg_") or self.schema in ("information_schema", "public"):
             raise _WrongValueError(

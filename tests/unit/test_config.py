@@ -81,6 +81,8 @@ def test_bemi_config_names_another_file(tmp_path: Path) -> None:
         ('slot_wait = "5"', {}, r"slot_wait in bemi\.toml: .*give a number"),
         ("tables = 'todo'", {}, r"tables in bemi\.toml: .*give a list of names"),
         ("tables = ['']", {}, r"tables in bemi\.toml: 'public\.' names nothing"),
+        ('schema = "a%b"', {}, r"schema in bemi\.toml: .*%"),
+        ('publication = "a%b"', {}, r"publication in bemi\.toml: .*%"),
         ("schema = 5", {}, r"schema in bemi\.toml: .*give a text"),
         ("schema = x", {}, r"bemi\.toml is not valid TOML: .*line 1"),
         ("", {"BEMI_SLOT_WAIT": "soon"}, r"BEMI_SLOT_WAIT: .*give a number"),
