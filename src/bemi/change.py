@@ -48,6 +48,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     partitioned table above it, when there is one. `key` holds the positions of the primary
     key's columns, in the key's order; empty without a key. `array_elements` maps the type of
     each array column to its element's type. Compared by identity: one `Table` per version.
+    `inferred` says that the catalog no longer knew the table as it was.
     """
 
     oid: int
@@ -56,6 +57,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     columns: tuple[Column, ...]
     key: tuple[int, ...] = ()
     array_elements: dict[int, int] = {}
+    inferred: bool = False
 
 
 class Transaction(msgspec.Struct, frozen=True, eq=False):

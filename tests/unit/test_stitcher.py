@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -305,6 +306,24 @@ def test_a_relation_announced_again_counts_from_there(stitcher: Stitcher) -> Non
     )
     assert (first.table.name, len(first.table.columns)) == ("todos", 2)
     assert (second.table.name, len(second.table.columns)) == ("renamed", 3)
+
+
+def test_a_change_of_an_inferred_table_says_so() -> None:
+    def inferred(relation: Relation) -> Table:
+        return msgspec.structs.replace(describe(relation), inferred=True)
+
+    stitcher = Stitcher(inferred, clock=lambda: 99, encoding="utf-8", next_xid=700)
+    take(stitcher, pgoutput.relation(TABLE, "s", "t", [("id", 20, True), ("note", 25, False)]))
+    found = changes(
+        in_transaction(
+            stitcher, insert(1), pgoutput.update(TABLE, [b"1", b"y"]), pgoutput.truncate(TABLE)
+        )
+    )
+    assert [change.flags for change in found] == [
+        ("inferred",),
+        ("before_unknown", "inferred"),
+        ("inferred",),
+    ]
 
 
 def test_origin_and_type_change_nothing(stitcher: Stitcher) -> None:

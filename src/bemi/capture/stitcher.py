@@ -39,6 +39,7 @@ MARK_PREFIX: Final = "_bemi_mark"
 
 _NOTHING: Final[tuple[Event, ...]] = ()
 _BEFORE_UNKNOWN: Final = ("before_unknown",)
+_INFERRED: Final = ("inferred",)
 _XID_RANGE: Final = 1 << 32
 
 
@@ -196,6 +197,8 @@ class Stitcher:
         flags: tuple[str, ...] = (),
     ) -> tuple[Event, ...]:
         transaction = self._current()
+        if table.inferred:
+            flags += _INFERRED
         self._ordinal += 1
         if lsn == self._last_lsn:
             self._index += 1
