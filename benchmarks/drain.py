@@ -75,14 +75,14 @@ def encoded_rows(servers: Servers, slot: str, rows: int, *, keep: bool = False) 
     url = servers.settings.source_url
     source = Source(url)
     try:
-        checked_text = source.check_settings()
+        encoding = source.check_settings()
         identity = source.identify()
         with psycopg.connect(url, autocommit=True) as catalog_conn:
             source.start(slot, servers.settings.publication)
             stitcher = Stitcher(
-                Catalog(catalog_conn).describe,
+                Catalog(catalog_conn, encoding).describe,
                 clock=lambda: postgres_time(time.time()),
-                encoding="utf-8",
+                encoding=encoding.messages,
                 next_xid=1000,
             )
             encoder = Encoder(
@@ -91,7 +91,7 @@ def encoded_rows(servers: Servers, slot: str, rows: int, *, keep: bool = False) 
                 system_identifier=identity.system_identifier,
                 timeline=identity.timeline,
                 database_oid=identity.database_oid,
-                checked_text=checked_text,
+                encoding=encoding.text,
             )
             encoded = Encoded(encoder, keep=keep)
             # `wake` must be a file descriptor: the source's own, which is waited for anyway.

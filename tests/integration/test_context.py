@@ -7,8 +7,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from bemi.capture import encodings
+from bemi.errors import SetupError
+from tests.conftest import MakeDatabase
 from tests.integration.conftest import Track
+from tests.support.databases import unused_name
 from tests.support.tracked import Row, Tracked
+from tests.support.tracking import track
 
 TODOS = "create table todos (id int primary key, title text)"
 MIB = 1 << 20
@@ -295,20 +300,89 @@ def test_a_server_in_latin1(tracked: Track) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "text"), [("EUC_JP", "日本語"), ("WIN1252", "€“x”"), ("KOI8R", "привет")]
+    ("encoding", "text"),
+    [
+        ("EUC_JP", "日本語 ①～－"),
+        ("EUC_CN", "中文・―"),
+        ("WIN1252", "€“x”"),
+        ("KOI8R", "привет"),
+    ],
 )
 def test_servers_in_other_encodings(tracked: Track, encoding: str, text: str) -> None:
     at = tracked(TODOS, encoding=encoding, locale="C")
+    at.source.execute("set client_encoding to 'UTF8'")
     with at.source.transaction():
-        emit(at.source, json.dumps({"a": text}, ensure_ascii=False))
+        emit(at.source, json.dumps({"a": text[:2]}, ensure_ascii=False))
         insert(at.source, 1, text)
     with at.source.transaction():
         emit(at.source, b'{"a": "\x81\xff"}')
         insert(at.source, 2)
     rows = at.changes()
-    assert rows[0]["context"] == {"a": text}
+    assert rows[0]["context"] == {"a": text[:2]}
     assert rows[0]["after"]["title"] == text
     assert len(rows) == 2
+
+
+def test_bytes_that_have_no_character_in_the_servers_encoding(tracked: Track) -> None:
+    """WIN1252 lets 0x81 in, which is nothing; nor may it stop the stream, in a name either."""
+    at = tracked(TODOS, encoding="WIN1252", locale="C", full=["*.*"])
+    with at.connect() as raw:
+        raw.execute("set client_encoding to 'WIN1252'")
+        for statement in (
+            b"insert into todos values (1, 'caf\xe9 \x81')",
+            b"update todos set title = '\x81'",
+            b'alter table todos rename title to "t\xe9t\x81"',
+            b"insert into todos values (2, 'plain')",
+        ):
+            assert not raw.pgconn.exec_(statement).error_message
+    rows = at.changes()
+    assert [row["after"] for row in rows] == [
+        {"id": 1, "title": "café \\x81"},
+        {"id": 1, "title": "\\x81"},
+        {"id": 2, "tét\\x81": "plain"},
+    ]
+    renamed_since = ["inferred", "text:title", "undecodable:title"]
+    assert [row["flags"] for row in rows] == [renamed_since, renamed_since, None]
+    assert rows[1]["before"]["title"] == "café \\x81"
+
+
+def test_a_publication_whose_name_is_not_ascii(
+    make_database: MakeDatabase,
+) -> None:
+    for encoding in ("LATIN1", "SQL_ASCII"):
+        source_url = make_database(unused_name("source"), encoding=encoding, locale="C")
+        with psycopg.connect(source_url, autocommit=True, client_encoding="utf-8") as source:
+            source.execute(TODOS.encode())
+        at = Tracked(track(source_url, make_database(), schemas=["*"], publication="zoë"))
+        insert(at.source, 1)
+        assert len(at.changes()) == 1
+        at.close()
+
+
+def test_a_server_whose_encoding_cant_be_read(make_database: MakeDatabase) -> None:
+    source_url = make_database(unused_name("source"), encoding="EUC_TW", locale="C")
+    with pytest.raises(SetupError, match="EUC_TW") as caught:
+        track(source_url, make_database())
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("name", sorted(encodings._CODECS))
+def test_python_decodes_as_postgres_does(source_url: str, name: str) -> None:
+    codec = encodings.encoding_of(name).text
+    codes = [bytes([code]) for code in range(0x80, 0x100)]
+    if name == "EUC_CN":
+        codes = [bytes([row, cell]) for row in range(0xA1, 0xFF) for cell in range(0xA1, 0xFF)]
+    with psycopg.connect(source_url) as conn:
+        conn.execute(
+            "create function pg_temp.told(code bytea, encoding name) returns text "
+            "language plpgsql as $$ begin return convert_from(code, encoding); "
+            "exception when others then return null; end $$"
+        )
+        told = conn.execute(
+            "select code, pg_temp.told(code, %s) from unnest(%s::bytea[]) code", [name, codes]
+        ).fetchall()
+    for code, character in told:
+        assert code.decode(codec, "ignore") == (character or ""), code
 
 
 def test_a_server_that_does_not_check_its_text(tracked: Track) -> None:

@@ -775,6 +775,41 @@ def test_a_table_that_is_gone_when_its_rows_are_read(tracked: Track) -> None:
     (row,) = at.changes()
     assert (row["table"], row["primary_key"]) == ("todos", "1")
     assert row["after"] == {"id": 1, "title": "a", "done": False}
+    assert row["flags"] == ["inferred"]
+
+
+@pytest.mark.parametrize(
+    ("ddl", "key", "flags"),
+    [
+        ("alter table pairs add c int", '["2","1"]', None),
+        ("alter table pairs add c int generated always as (k1 + 1) stored", '["2","1"]', None),
+        ("drop table pairs", '["1","2"]', ["inferred"]),
+        ("alter table pairs rename to other", '["2","1"]', ["inferred"]),
+        ("alter table pairs rename v to w", '["2","1"]', ["inferred"]),
+        ("alter table pairs drop v", '["2","1"]', ["inferred"]),
+        ("alter table pairs rename k1 to kk", '["1","2"]', ["inferred"]),
+        (
+            "alter table pairs rename k1 to x; alter table pairs rename v to k1",
+            '["1","2"]',
+            ["inferred"],
+        ),
+        (
+            "alter table pairs drop constraint pairs_pkey; alter table pairs add primary key (v)",
+            '["1","2"]',
+            ["inferred"],
+        ),
+    ],
+)
+def test_a_table_altered_before_its_rows_are_read(
+    tracked: Track, ddl: str, key: str, flags: list[str] | None
+) -> None:
+    """Neither the stream nor the catalog knows the key's order any more: it is flagged."""
+    at = tracked("create table pairs (k1 int, k2 int, v int not null, primary key (k2, k1))")
+    at.source.execute("insert into pairs values (1, 2, 3)")
+    at.source.execute(ddl.encode())
+    (row,) = at.changes()
+    assert (row["primary_key"], row["flags"]) == (key, flags)
+    assert row["after"] == {"k1": 1, "k2": 2, "v": 3}
 
 
 # --- once

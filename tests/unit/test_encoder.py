@@ -4,6 +4,7 @@ import json
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from bemi.change import (
     Table,
     Transaction,
 )
+from bemi.errors import SetupError
 from bemi.lsn import Lsn
 from bemi.store.rows import (
     CHANGE_COLUMNS,
@@ -55,8 +57,8 @@ TODOS = Table(
 UNKNOWN = ("before_unknown",)
 
 
-def new_encoder(*, checked_text: bool = True, **origin: Any) -> Encoder:
-    return Encoder(epoch=3, source_id=2, checked_text=checked_text, **{**ORIGIN, **origin})
+def new_encoder(*, encoding: str = "utf-8", **origin: Any) -> Encoder:
+    return Encoder(epoch=3, source_id=2, encoding=encoding, **{**ORIGIN, **origin})
 
 
 def change(
@@ -298,18 +300,70 @@ def test_flags_of_the_change_come_first() -> None:
 
 
 def test_text_that_is_not_utf8_is_kept_escaped_and_flagged() -> None:
-    row = stored(change(None, (b"1", b"caf\xe9", None, None)), new_encoder(checked_text=False))
+    row = stored(change(None, (b"1", b"caf\xe9", None, None)))
     assert image(row, "after")["title"] == "caf\\xe9"
     assert row["flags"] == ["text:title", "undecodable:title"]
 
 
+def test_json_that_is_not_utf8_is_kept_escaped_and_flagged() -> None:
+    """A server that was told to call its bytes UTF-8 has jsonb of that kind."""
+    row = stored(change(None, (b"1", None, b'{"a": "caf\xe9"}', None)))
+    assert image(row, "after")["doc"] == '{"a": "caf\\xe9"}'
+    assert row["flags"] == ["text:doc", "undecodable:doc"]
+
+
+def test_values_in_the_servers_encoding() -> None:
+    row = stored(
+        change(
+            None,
+            ("ключ".encode("cp1251"), b'{"\xf4": 1}'),
+            table=Table(1, "s", "t", (Column("k", TEXT), Column("d", values.JSONB)), key=(0,)),
+        ),
+        new_encoder(encoding="cp1251"),
+    )
+    assert image(row, "after") == {"k": "ключ", "d": {"ф": 1}}
+    assert (row["primary_key"], row["flags"]) == ("ключ", None)
+
+
+def test_bytes_that_the_servers_encoding_does_not_have() -> None:
+    encoder = new_encoder(encoding="cp1252")
+    row = stored(change(None, (b"1", b"caf\xe9 \x81", b'{"a": "\x81\xe9"}', b"1.5")), encoder)
+    assert image(row, "after") == {
+        "id": 1,
+        "title": "café \\x81",
+        "doc": '{"a": "\\x81é"}',
+        "size": 1.5,
+    }
+    assert row["flags"] == ["text:title", "undecodable:title", "text:doc", "undecodable:doc"]
+    table = Table(1, "s", "t", (Column("k", TEXT), Column("l", TEXT)), key=(0, 1))
+    moved = stored(change((b"\x81\xe9", b"x"), (b"\xe9", b"x"), table=table), encoder)
+    assert json.loads(moved["primary_key"]) == ["é", "x"]
+    assert json.loads(moved["previous_key"]) == ["\\x81é", "x"]
+
+
+def test_a_plan_is_kept_per_table_not_per_announcement() -> None:
+    """ANALYZE alone makes PostgreSQL announce a relation again."""
+    encoder = new_encoder()
+    for _ in range(10_000):
+        again = msgspec.structs.replace(TODOS)
+        encoder.change(change(None, (b"1", None, None, None), table=again), 55)
+    assert len(encoder._plans) == 1
+
+
+def test_a_table_announced_with_other_columns_has_another_plan() -> None:
+    encoder = new_encoder()
+    stored(change(None, (b"1", None, None, None)), encoder)
+    renamed = msgspec.structs.replace(TODOS, name="tasks", columns=(Column("key", TEXT),))
+    row = stored(change(None, (b"a",), table=renamed), encoder)
+    assert (row["table"], row["after"]) == ("tasks", '{"key":"a"}')
+
+
 def test_keys_that_are_not_utf8() -> None:
     table = Table(1, "s", "t", (Column("k", TEXT), Column("l", TEXT)), key=(0, 1))
-    encoder = new_encoder(checked_text=False)
-    row = stored(change(None, (b"caf\xe9", b"x"), table=table), encoder)
+    row = stored(change(None, (b"caf\xe9", b"x"), table=table))
     assert json.loads(row["primary_key"]) == ["caf\\xe9", "x"]
     single = Table(1, "s", "t", (Column("k", TEXT),), key=(0,))
-    row = stored(change(None, (b"caf\xe9",), table=single), encoder)
+    row = stored(change(None, (b"caf\xe9",), table=single))
     assert row["primary_key"] == "caf\\xe9"
 
 
@@ -318,6 +372,34 @@ def test_a_value_too_large_for_jsonb_is_left_out(monkeypatch: pytest.MonkeyPatch
     row = stored(change(None, (b"1", b"x" * 3000, b"[2]", None)))
     assert image(row, "after") == {"id": 1, "doc": [2], "size": None}
     assert row["flags"] == ["too_large:title"]
+
+
+NUMBERS = Table(
+    1,
+    "s",
+    "t",
+    (*(Column(name, 1007) for name in "abc"), Column("d", values.JSONB)),
+    array_elements={1007: values.INT4},
+)
+
+
+def test_numbers_take_more_in_jsonb_than_their_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve bytes for the two of `1,`: arrays become text until the rest fits."""
+    monkeypatch.setattr(encoding, "MAX_JSONB", 12_000)
+    ones = b"{" + b",".join([b"1"] * 400) + b"}"
+    row = stored(change(None, (ones, ones, ones, None), table=NUMBERS))
+    assert row["flags"] == ["text:a"]
+    assert image(row, "after") == {"a": ones.decode(), "b": [1] * 400, "c": [1] * 400, "d": None}
+    few = b"{" + b",".join([b"1"] * 300) + b"}"
+    assert stored(change(None, (few, few, few, None), table=NUMBERS))["flags"] is None
+
+
+def test_json_that_would_not_fit_becomes_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "MAX_JSONB", 12_000)
+    ones = b"[" + b", ".join([b"1"] * 1000) + b"]"
+    row = stored(change((None, None, None, b"null"), (None, None, None, ones), table=NUMBERS))
+    assert (image(row, "changed"), image(row, "after")["d"]) == ({"d": "null"}, ones.decode())
+    assert row["flags"] == ["text:d"]
 
 
 def test_values_too_large_together_leave_out_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,12 +458,19 @@ def test_a_stretch_whose_context_was_dropped() -> None:
     assert row["raw"] == b"\xff\0"
 
 
-@given(st.integers(-(1 << 18), 1 << 18), st.integers(0, 4095), st.integers(0, (1 << 40)))
+@given(st.integers(-(1 << 19), (1 << 19) - 2), st.integers(0, 4095), st.integers(0, (1 << 40)))
 def test_a_context_id_lies_in_its_day(day: int, source_id: int, counter: int) -> None:
     for committed_at in (day * DAY, day * DAY + DAY - 1):
         found = context_id(committed_at, source_id, counter)
         assert context_id(day * DAY, 0, 0) <= found < context_id((day + 1) * DAY, 0, 0)
         assert -(1 << 63) <= found < 1 << 63
+
+
+@pytest.mark.parametrize("day", [-(1 << 19) - 1, 1 << 19])
+def test_a_day_that_an_id_cant_hold_is_said(day: int) -> None:
+    with pytest.raises(SetupError, match="clock") as caught:
+        context_id(day * DAY, 1, 0)
+    assert caught.value.fix
 
 
 def test_context_ids_of_sources_and_counters_differ() -> None:

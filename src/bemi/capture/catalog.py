@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from bemi.capture.encodings import Encoding
 from bemi.capture.messages import Relation
 from bemi.change import Column, Table
 from bemi.connections import explained
@@ -24,63 +25,104 @@ where t.typtype = 'd'
        and (select e.typdelim from pg_catalog.pg_type e where e.oid = t.typelem) = ',')
 """
 
+# Names in the encoding of the stream's, unconverted where those are: then no name is too odd
+# to be read, and equal ones are equal.
 _RELATION = """
 select
-    (select array_agg(a.attname::text order by k.ordinality)
+    (select array_agg(convert_to(a.attname::text, %(encoding)s) order by k.ordinality)
      from pg_catalog.pg_index i,
           unnest(i.indkey::int2[]) with ordinality k (attnum, ordinality)
           join pg_catalog.pg_attribute a on a.attnum = k.attnum
      where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid
        and k.ordinality <= i.indnkeyatts),
-    rn.nspname::text,
-    r.relname::text
+    (select array_agg(convert_to(a.attname::text, %(encoding)s) order by a.attnum)
+        filter (where a.attgenerated = '')
+     from pg_catalog.pg_attribute a
+     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+    (select array_agg(convert_to(a.attname::text, %(encoding)s))
+     from pg_catalog.pg_attribute a
+     where a.attrelid = c.oid and a.attnum > 0 and a.attgenerated <> ''),
+    convert_to(n.nspname::text, %(encoding)s),
+    convert_to(c.relname::text, %(encoding)s),
+    convert_to(rn.nspname::text, %(encoding)s),
+    convert_to(r.relname::text, %(encoding)s)
 from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 left join pg_catalog.pg_class r
     on c.relispartition and r.oid = pg_catalog.pg_partition_root(c.oid)
 left join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-where c.oid = %s
+where c.oid = %(oid)s
 """
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What the catalog knows of a relation now. Columns that are computed are apart."""
+
+    key: list[str]
+    columns: list[str]
+    generated: list[str]
+    schema: str
+    name: str
+    root_schema: str | None
+    root_name: str | None
 
 
 class Catalog:
     """Answers for one source through a connection of its own."""
 
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], encoding: Encoding) -> None:
         self._conn = conn
+        self._encoding = encoding
         self._seen: set[int] = set()
         self._load_types()
 
     def describe(self, relation: Relation) -> Table:
-        """The table of a RELATION message. A table that is gone is described by it alone."""
+        """The table of a RELATION message.
+
+        Where the catalog knows it by other names, or not at all, it is `inferred`: then its
+        key may be in another order than it was, or be the replica identity's columns.
+        """
         types = {column.type_oid for column in relation.columns}
-        with explained("source"):
-            if any(oid >= _FIRST_USER_OID and oid not in self._seen for oid in types):
-                self._load_types()
-                self._seen |= types
-            row = self._conn.execute(_RELATION, [relation.oid]).fetchone()
-        key_names, root_schema, root_name = row or (None, None, None)
-        names = {column.name: at for at, column in enumerate(relation.columns)}
-        key = tuple(names[name] for name in key_names or () if name in names)
-        if len(key) != len(key_names or ()) or not key:
-            # The key is gone, or its columns have other names by now: what identified the
-            # row then, unless that was all of it.
-            key = tuple(
-                at
-                for at, column in enumerate(relation.columns)
-                if column.in_identity and relation.identity != "f"
-            )
+        if any(oid >= _FIRST_USER_OID and oid not in self._seen for oid in types):
+            self._load_types()
+            self._seen |= types
+        known = self._look_up(relation.oid)
+        key, certain = _key(relation, known)
         columns = tuple(
             msgspec.structs.replace(column, type_oid=self._base(column.type_oid))
             for column in relation.columns
         )
         return Table(
             oid=relation.oid,
-            schema=root_schema or relation.schema,
-            name=root_name or relation.name,
+            schema=(known and known.root_schema) or relation.schema,
+            name=(known and known.root_name) or relation.name,
             columns=columns,
             key=key,
             array_elements=self._elements_of(columns),
+            inferred=not certain,
         )
+
+    def _look_up(self, oid: int) -> _Known | None:
+        with explained("source"):
+            # In binary, whatever bytea_output the role prefers.
+            row = self._conn.execute(
+                _RELATION, {"oid": oid, "encoding": self._encoding.client}, binary=True
+            ).fetchone()
+        if row is None:
+            return None
+        key, columns, generated, schema, name, root_schema, root_name = row
+        return _Known(
+            key=[self._text(each) for each in key or ()],
+            columns=[self._text(each) for each in columns or ()],
+            generated=[self._text(each) for each in generated or ()],
+            schema=self._text(schema),
+            name=self._text(name),
+            root_schema=None if root_schema is None else self._text(root_schema),
+            root_name=None if root_name is None else self._text(root_name),
+        )
+
+    def _text(self, name: bytes) -> str:
+        return name.decode(self._encoding.text, "backslashreplace")
 
     def _elements_of(self, columns: tuple[Column, ...]) -> dict[int, int]:
         return {
@@ -103,3 +145,25 @@ class Catalog:
                     self._domains[oid] = base
                 else:
                     self._elements[oid] = element
+
+
+def _key(relation: Relation, known: _Known | None) -> tuple[tuple[int, ...], bool]:
+    """The positions of the key's columns, in the key's order, and whether they are certain."""
+    names = {column.name: at for at, column in enumerate(relation.columns)}
+    marked = tuple(at for at, column in enumerate(relation.columns) if column.in_identity)
+    identity = () if relation.identity == "f" else marked
+    if known is None:
+        return identity, False
+    key = tuple(names[name] for name in known.key if name in names)
+    moved = relation.identity == "d" and bool(identity) and {*key} != {*identity}
+    if moved or len(key) != len(known.key):
+        # The key is gone, or its columns have other names by now: what identified the row
+        # then, unless that was all of it.
+        return identity, False
+    sent = [name for name in names if name not in known.generated]
+    certain = (
+        (relation.schema, relation.name) == (known.schema, known.name)
+        # Columns that were added since stand behind.
+        and sent == known.columns[: len(sent)]
+    )
+    return key or identity, certain

@@ -13,12 +13,13 @@ from typing import Any, Final, Literal, LiteralString
 import psycopg
 
 from bemi.capture import publication, slot
+from bemi.capture.encodings import encoding_of
 from bemi.capture.publication import Publication
 from bemi.capture.slot import Slot
 from bemi.capture.tables import TableState, survey, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import Role, connect, describe
-from bemi.errors import RefusedError
+from bemi.errors import RefusedError, SetupError
 from bemi.store import checkpoint, migrate, sources
 
 Level = Literal["ok", "warning", "failure", "not checked"]
@@ -225,6 +226,18 @@ def encoding(servers: Servers) -> Finding:
             "warning",
             "the source's encoding is SQL_ASCII: it stores bytes of any encoding; those that are"
             " not UTF-8 are kept apart and flagged",
+            "move to a database in UTF8 when you can",
+        )
+    try:
+        converted = encoding_of(found).client != found
+    except SetupError as error:
+        return Finding("encoding", "failure", str(error), error.fix)
+    if converted:
+        return Finding(
+            "encoding",
+            "warning",
+            f"the source's encoding is {found}, which the source converts for Bemi: a text that"
+            " has bytes without a character in Unicode would stop the worker",
             "move to a database in UTF8 when you can",
         )
     return Finding("encoding", "ok", f"the source's encoding is {found}")

@@ -46,19 +46,20 @@ _NEWER: Final = {
 }
 
 
-def decode(payload: bytes) -> Message:
-    """Read one message. Raises `ProtocolError` if it is malformed or of a later protocol."""
+def decode(payload: bytes, encoding: str = "utf-8") -> Message:
+    """Read one message; `encoding` is that of its names, as Python calls it.
+
+    Raises `ProtocolError` if it is malformed or of a later protocol.
+    """
     kind = payload[:1]
     read = _READERS.get(kind)
-    if read is None:
-        if kind in _NEWER:
-            raise ProtocolError(
-                f"pgoutput sent {_NEWER[kind]!r}, which protocol version 1 does not have",
-                fix="the replication connection must ask for proto_version 1",
-            )
-        raise ProtocolError(f"unknown pgoutput message of type {kind!r}")
     try:
-        message, end = read(payload)
+        if read is not None:
+            message, end = read(payload)
+        elif kind in _WITH_NAMES:
+            message, end = _WITH_NAMES[kind](payload, encoding)
+        else:
+            raise _unknown(kind)
     except (struct.error, IndexError, ValueError) as error:
         raise ProtocolError(f"malformed pgoutput message of type {kind!r}: {error}") from error
     if end != len(payload):
@@ -67,6 +68,15 @@ def decode(payload: bytes) -> Message:
             f"its fields end at byte {end}, the message at {len(payload)}"
         )
     return message
+
+
+def _unknown(kind: bytes) -> ProtocolError:
+    if kind in _NEWER:
+        return ProtocolError(
+            f"pgoutput sent {_NEWER[kind]!r}, which protocol version 1 does not have",
+            fix="the replication connection must ask for proto_version 1",
+        )
+    return ProtocolError(f"unknown pgoutput message of type {kind!r}")
 
 
 def _read_row(data: bytes, at: int) -> tuple[Row, int]:
@@ -132,23 +142,23 @@ def _commit(data: bytes) -> tuple[Message, int]:
     return Commit(Lsn(commit_lsn), Lsn(end_lsn), committed_at), _COMMIT.size
 
 
-def _origin(data: bytes) -> tuple[Message, int]:
+def _origin(data: bytes, encoding: str) -> tuple[Message, int]:
     (lsn,) = _U64.unpack_from(data, 1)
-    name, end = _read_string(data, 9)
+    name, end = _read_string(data, 9, encoding)
     return Origin(Lsn(lsn), name), end
 
 
-def _relation(data: bytes) -> tuple[Message, int]:
+def _relation(data: bytes, encoding: str) -> tuple[Message, int]:
     (oid,) = _U32.unpack_from(data, 1)
-    schema, at = _read_string(data, 5)
-    name, at = _read_string(data, at)
+    schema, at = _read_string(data, 5, encoding)
+    name, at = _read_string(data, at, encoding)
     identity = chr(data[at])
     (count,) = _U16.unpack_from(data, at + 1)
     at += 3
     columns = []
     for _ in range(count):
         flags = data[at]
-        column, at = _read_string(data, at + 1)
+        column, at = _read_string(data, at + 1, encoding)
         type_oid, _modifier = _COLUMN.unpack_from(data, at)
         at += _COLUMN.size
         columns.append(Column(column, type_oid, bool(flags & 1)))
@@ -156,10 +166,10 @@ def _relation(data: bytes) -> tuple[Message, int]:
     return Relation(oid, schema or "pg_catalog", name, identity, tuple(columns)), at
 
 
-def _type(data: bytes) -> tuple[Message, int]:
+def _type(data: bytes, encoding: str) -> tuple[Message, int]:
     (oid,) = _U32.unpack_from(data, 1)
-    schema, at = _read_string(data, 5)
-    name, at = _read_string(data, at)
+    schema, at = _read_string(data, 5, encoding)
+    name, at = _read_string(data, at, encoding)
     return Type(oid, schema or "pg_catalog", name), at
 
 
@@ -173,19 +183,18 @@ def _truncate(data: bytes) -> tuple[Message, int]:
     return Truncate(relations, bool(options & 1), bool(options & 2)), end
 
 
-def _message(data: bytes) -> tuple[Message, int]:
+def _message(data: bytes, encoding: str) -> tuple[Message, int]:
     transactional = bool(data[1] & 1)
     (lsn,) = _U64.unpack_from(data, 2)
-    prefix, at = _read_string(data, 10)
+    prefix, at = _read_string(data, 10, encoding)
     (size,) = _U32.unpack_from(data, at)
     start = at + 4
     return LogicalMessage(transactional, Lsn(lsn), prefix, data[start : start + size]), start + size
 
 
-def _read_string(data: bytes, at: int) -> tuple[str, int]:
+def _read_string(data: bytes, at: int, encoding: str) -> tuple[str, int]:
     end = data.index(b"\0", at)
-    # Only a SQL_ASCII server can send a name that is not UTF-8.
-    return data[at:end].decode("utf-8", "backslashreplace"), end + 1
+    return data[at:end].decode(encoding, "backslashreplace"), end + 1
 
 
 _READERS: Final[dict[bytes, Callable[[bytes], tuple[Message, int]]]] = {
@@ -194,9 +203,11 @@ _READERS: Final[dict[bytes, Callable[[bytes], tuple[Message, int]]]] = {
     b"D": _delete,
     b"B": _begin,
     b"C": _commit,
+    b"T": _truncate,
+}
+_WITH_NAMES: Final[dict[bytes, Callable[[bytes, str], tuple[Message, int]]]] = {
     b"R": _relation,
     b"Y": _type,
-    b"T": _truncate,
     b"M": _message,
     b"O": _origin,
 }

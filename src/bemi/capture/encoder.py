@@ -16,7 +16,10 @@ from bemi.capture.values import (
     MAX_JSONB,
     Natural,
     NotNaturalError,
+    boolean,
+    integer,
     natural_form,
+    number,
     quote,
 )
 from bemi.change import UNCHANGED, Change, Operation, Row, Stretch, Table, Value
@@ -30,7 +33,19 @@ _STRETCH: Final = struct.Struct("!h iq iq iq".replace(" ", ""))
 _LENGTH: Final = struct.Struct("!i")
 _NULL: Final = b"\xff\xff\xff\xff"
 _JSONB_VERSION: Final = b"\x01"
+_OBJECT: Final = struct.Struct("!i2s")
 _TEXT_OID: Final = 25
+_UTF8: Final = "utf-8"
+
+_GROWTH: Final = 6
+"""So many times its text, at most, a value takes in jsonb: `1,` in an array becomes 4 bytes
+of an entry and 8 of a number. (A string never takes more than its text.)"""
+
+_LEAN: Final = frozenset({quote, boolean, integer, number})
+"""The forms that do not grow, but for some bytes that each column has room for."""
+
+_COLUMN_ROOM: Final = 24
+"""Bytes that a member of a jsonb object takes at most beside its name and its content."""
 
 _TAIL_MASK: Final = (1 << TAIL_BITS) - 1
 _INDEX_BITS: Final = 12  # more rows than fit a heap page of 32 kB never share a record
@@ -43,16 +58,20 @@ _OPERATIONS: Final = {
 class _Plan(msgspec.Struct, frozen=True):
     """What a table's rows have in common, prepared once."""
 
+    table: Table
     keys: tuple[bytes, ...]
     encoders: tuple[Natural, ...]
     names: bytes
+    most: int
+    """Bytes of an image's text that jsonb is sure to take."""
 
 
 class Encoder:
     """Encodes for one epoch of one source.
 
     `origin` is what identifies the epoch everywhere: it goes into every change's id.
-    `checked_text` is false for a server that does not check its text's encoding.
+    `encoding` is that of the values, a Python codec's name; every byte below 0x80 is itself
+    in it, as in all encodings that a server may have.
     """
 
     def __init__(
@@ -63,14 +82,15 @@ class Encoder:
         system_identifier: str,
         timeline: int,
         database_oid: int,
-        checked_text: bool = True,
+        encoding: str = _UTF8,
     ) -> None:
         self._epoch = epoch
         self._source_id = source_id
         origin = f"{system_identifier}/{timeline}/{database_oid}".encode()
         self._salt = int.from_bytes(hashlib.blake2b(origin, digest_size=8).digest())
-        self._checked_text = checked_text
-        self._plans: dict[Table, _Plan] = {}
+        self._encoding = encoding
+        self._transcodes = encoding != _UTF8
+        self._plans: dict[int, _Plan] = {}  # of each table the last version
 
     def context_id(self, committed_at: int, counter: int) -> int:
         return context_id(committed_at, self._source_id, counter)
@@ -98,27 +118,34 @@ class Encoder:
     def change(self, change: Change, context_id: int) -> bytes:
         """One row of `row_changes`."""
         table = change.table
-        plan = self._plans.get(table)
-        if plan is None:
-            plan = self._plans[table] = self._prepare(table)
+        plan = self._plans.get(table.oid)
+        if plan is None or plan.table is not table:
+            plan = self._plans[table.oid] = _prepare(table)
         transaction = change.transaction
         flags = change.flags
+        undecodable: frozenset[int] | None = None
+        if self._transcodes:
+            change, undecodable = _in_utf8(change, self._encoding)
         try:
+            if undecodable:
+                raise NotNaturalError
             images = _images(plan, change)
         except NotNaturalError:
-            images, found = _careful_images(table, plan, change)
+            if undecodable is None:
+                change, undecodable = _in_utf8(change, _UTF8)
+            images, found = _careful_images(plan, change, undecodable)
             flags += found
         old, new = change.before, change.after
         key = previous = None
         if table.key:
             if new is not None:
-                key = self._key(table, new)
+                key = key_text(table, new)
                 if old is not None:
-                    previous = self._key(table, old)
+                    previous = key_text(table, old)
                     if previous == key:
                         previous = None
             elif old is not None:
-                key = self._key(table, old)
+                key = key_text(table, old)
             if key is not None and len(key) > MAX_KEY:
                 key = _digest(key)
                 flags += ("key_digest",)
@@ -127,7 +154,7 @@ class Encoder:
                 flags += ("previous_key_digest",)
         id_head, id_tail = self._change_id(change)
         return b"".join(
-            (
+            [
                 _FIXED.pack(
                     len(CHANGE_COLUMNS),
                     8,
@@ -151,14 +178,9 @@ class Encoder:
                 _field(key),
                 _field(previous),
                 _text_array(flags) if flags else _NULL,
-                images,
-            )
+                *images,
+            ]
         )
-
-    def _key(self, table: Table, row: Row) -> bytes | None:
-        if not self._checked_text:
-            row = tuple(_readable(value) if isinstance(value, bytes) else value for value in row)
-        return key_text(table, row)
 
     def _change_id(self, change: Change) -> tuple[int, int]:
         """The halves of a UUID, version 8: the commit LSN, then what tells the rows apart.
@@ -179,16 +201,19 @@ class Encoder:
             0b10 << 62 | (commit_lsn & 0xF) << TAIL_BITS | tail & _TAIL_MASK,
         )
 
-    def _prepare(self, table: Table) -> _Plan:
-        return _Plan(
-            keys=tuple(quote(column.name.encode()) + b":" for column in table.columns),
-            encoders=tuple(
-                natural_form(column.type_oid, table.array_elements) for column in table.columns
-            ),
-            names=struct.pack("!iI", 4, table.oid)
-            + _field(table.schema.encode())
-            + _field(table.name.encode()),
-        )
+
+def _prepare(table: Table) -> _Plan:
+    return _Plan(
+        table=table,
+        keys=tuple(quote(column.name.encode()) + b":" for column in table.columns),
+        encoders=tuple(
+            natural_form(column.type_oid, table.array_elements) for column in table.columns
+        ),
+        names=struct.pack("!iI", 4, table.oid)
+        + _field(table.schema.encode())
+        + _field(table.name.encode()),
+        most=MAX_JSONB // _GROWTH,
+    )
 
 
 def key_text(table: Table, row: Row) -> bytes | None:
@@ -207,17 +232,24 @@ def key_text(table: Table, row: Row) -> bytes | None:
     return b"[" + b",".join(texts) + b"]"
 
 
-def _images(plan: _Plan, change: Change) -> bytes:
-    """The fields `after`, `changed`, `before`. Raises `NotNaturalError`."""
-    old, new = change.before, change.after
+def _images(plan: _Plan, change: Change) -> tuple[bytes, ...]:
+    """The fields `after`, `changed`, `before`, in pieces. Raises `NotNaturalError`.
+
+    In pieces, because every joining of them holds a wide row once more in memory.
+    """
+    old, new, most = change.before, change.after, plan.most
     if new is None:
         if old is None:
-            return _NULL + _NULL + _NULL
-        return _NULL + _NULL + _object(_members(plan, old))
+            return (_NULL, _NULL, _NULL)
+        return (_NULL, _NULL, *_object(_members(plan, old), most))
     if old is None:
-        return _object(_members(plan, new)) + _NULL + _NULL
+        return (*_object(_members(plan, new), most), _NULL, _NULL)
     if not change.before_known:
-        return _object(_members(plan, new)) + _NULL + _object(_members(plan, old))
+        return (
+            *_object(_members(plan, new), most),
+            _NULL,
+            *_object(_members(plan, old), most),
+        )
     after: list[bytes] = []
     changed: list[bytes] = []
     for key, encode, was, value in zip(plan.keys, plan.encoders, old, new, strict=True):
@@ -229,9 +261,10 @@ def _images(plan: _Plan, change: Change) -> bytes:
             after.append(member)
         if was != value:
             changed.append(_member(key, encode, was))
-    images = _object(after) + _object(changed) + _NULL
-    if len(images) > MAX_JSONB:
-        _object(_members(plan, old))  # the view puts it together: it has to fit as well
+    images = (*_object(after, most), *_object(changed, most), _NULL)
+    if len(images[1]) + len(images[4]) > most:
+        # The view puts the old row together from both: it has to fit as well.
+        _object(_members(plan, old), most)
     return images
 
 
@@ -252,42 +285,84 @@ def _member(key: bytes, encode: Natural, value: Value) -> bytes:
     return key + encode(value)
 
 
-def _object(members: list[bytes]) -> bytes:
-    """A jsonb field. Raises `NotNaturalError` when jsonb would refuse its size."""
-    content = b"".join((_JSONB_VERSION, b"{", b",".join(members), b"}"))
-    if len(content) > MAX_JSONB:
+def _object(members: list[bytes], most: int) -> tuple[bytes, bytes, bytes]:
+    """A jsonb field. Raises `NotNaturalError` when jsonb might refuse its size."""
+    content = b",".join(members)
+    size = len(content) + 3
+    if size > most:
         raise NotNaturalError
-    return _LENGTH.pack(len(content)) + content
+    return _OBJECT.pack(size, b"\x01{"), content, b"}"
 
 
-def _careful_images(table: Table, plan: _Plan, change: Change) -> tuple[bytes, tuple[str, ...]]:
+def _in_utf8(change: Change, encoding: str) -> tuple[Change, frozenset[int]]:
+    """The change with its values in UTF-8, and the columns in which some value did not decode.
+
+    Bytes that do not decode are written as `\\xNN`.
+    """
+    undecodable: set[int] = set()
+
+    def in_utf8(row: Row | None) -> Row | None:
+        if row is None:
+            return None
+        found = list(row)
+        for at, value in enumerate(row):
+            if isinstance(value, bytes) and not value.isascii():
+                try:
+                    text = value.decode(encoding)
+                except UnicodeDecodeError:
+                    text = value.decode(encoding, "backslashreplace")
+                    undecodable.add(at)
+                else:
+                    if encoding == _UTF8:
+                        continue
+                found[at] = text.encode()
+        return tuple(found)
+
+    before, after = in_utf8(change.before), in_utf8(change.after)
+    changed = msgspec.structs.replace(change, before=before, after=after)
+    return changed, frozenset(undecodable)
+
+
+def _careful_images(
+    plan: _Plan, change: Change, undecodable: frozenset[int]
+) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
     """The images of a row in which some value can't have its natural form, and the flags.
 
     A column has one form in both images, so that one flag tells how to read it.
     """
-    flags: list[str] = []
+    forms: dict[int, str] = {}
     rows = [row for row in (change.before, change.after) if row is not None]
     encoders = list(plan.encoders)
-    too_large = _too_large(rows)
-    for at, column in enumerate(table.columns):
+    for at, column in enumerate(plan.table.columns):
         values = [row[at] for row in rows]
-        present = [value for value in values if isinstance(value, bytes)]
+        try:
+            if at in undecodable:
+                raise NotNaturalError
+            for value in values:
+                if isinstance(value, bytes):
+                    encoders[at](value)
+        except NotNaturalError:
+            if (
+                column.type_oid in (JSON, JSONB)
+                and at not in undecodable
+                and _only_json_nulls(encoders[at], values)
+            ):
+                encoders[at] = _natural_or_null(encoders[at])
+                forms[at] = "json_null"
+            else:
+                encoders[at] = quote
+                forms[at] = "text"
+    too_large = _fit(plan, encoders, forms, rows)
+    flags: list[str] = []
+    for at, column in enumerate(plan.table.columns):
         if at in too_large:
             flags.append(f"too_large:{column.name}")
             continue
-        try:
-            for value in present:
-                encoders[at](value)
-        except NotNaturalError:
-            if column.type_oid in (JSON, JSONB) and _only_json_nulls(encoders[at], values):
-                encoders[at] = _natural_or_null(encoders[at])
-                flags.append(f"json_null:{column.name}")
-                continue
-            encoders[at] = _as_text
-            flags.append(f"text:{column.name}")
-            if any(not _is_utf8(value) for value in present):
-                flags.append(f"undecodable:{column.name}")
-    kept = msgspec.structs.replace(plan, encoders=tuple(encoders))
+        if at in forms:
+            flags.append(f"{forms[at]}:{column.name}")
+        if at in undecodable:
+            flags.append(f"undecodable:{column.name}")
+    kept = msgspec.structs.replace(plan, encoders=tuple(encoders), most=MAX_JSONB)
     reduced = msgspec.structs.replace(
         change,
         before=_without(change.before, too_large),
@@ -296,19 +371,38 @@ def _careful_images(table: Table, plan: _Plan, change: Change) -> tuple[bytes, t
     return _images(kept, reduced), tuple(flags)
 
 
-def _too_large(rows: list[Row]) -> set[int]:
-    """The columns to leave out so that each image fits jsonb: the largest first."""
-    found: set[int] = set()
+def _fit(plan: _Plan, encoders: list[Natural], forms: dict[int, str], rows: list[Row]) -> set[int]:
+    """Make each image fit jsonb: the columns to leave out.
+
+    What might take most comes first: it becomes text, if it is an array or JSON, whose text
+    takes less; else it is left out.
+    """
+    left_out: set[int] = set()
     for row in rows:
-        sizes = {at: len(value) for at, value in enumerate(row) if isinstance(value, bytes)}
-        # Escaping makes a text longer, at most by six: a control character becomes \u0001.
-        while sum(sizes.values()) * 6 > MAX_JSONB and sum(
-            len(quote_lossy(row[at])) for at in sizes
-        ) > MAX_JSONB - 100 * len(row):
+        present = {at: value for at, value in enumerate(row) if isinstance(value, bytes)}
+        room = MAX_JSONB - sum(len(key) + _COLUMN_ROOM for key in plan.keys)
+        if sum(map(len, present.values())) * _GROWTH <= room:
+            continue
+        sizes = {
+            at: _most_in_jsonb(encoders[at], value)
+            for at, value in present.items()
+            if at not in left_out
+        }
+        while sum(sizes.values()) > room:
             largest = max(sizes, key=lambda at: sizes[at])
-            del sizes[largest]
-            found.add(largest)
-    return found
+            if encoders[largest] in _LEAN:
+                left_out.add(largest)
+                del sizes[largest]
+            else:
+                encoders[largest] = quote
+                forms[largest] = "text"
+                sizes[largest] = _most_in_jsonb(quote, present[largest])
+    return left_out
+
+
+def _most_in_jsonb(encode: Natural, value: bytes) -> int:
+    size = len(encode(value))
+    return size if encode in _LEAN else size * _GROWTH
 
 
 def _without(row: Row | None, columns: set[int]) -> Row | None:
@@ -332,26 +426,6 @@ def _only_json_nulls(encode: Natural, values: list[Value]) -> bool:
 
 def _natural_or_null(encode: Natural) -> Natural:
     return lambda value: b"null" if value.strip() == b"null" else encode(value)
-
-
-def quote_lossy(value: Value) -> bytes:
-    return _as_text(value) if isinstance(value, bytes) else b""
-
-
-def _as_text(value: bytes) -> bytes:
-    return quote(_readable(value))
-
-
-def _readable(value: bytes) -> bytes:
-    return value.decode(errors="backslashreplace").encode()
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _field(value: bytes | None) -> bytes:

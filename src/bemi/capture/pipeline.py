@@ -22,6 +22,7 @@ class Pipeline:
 
     def __init__(self, source: Source, stitcher: Stitcher, sink: Sink) -> None:
         self._source = source
+        self._encoding = source.encoding.text
         self._stitcher = stitcher
         self._sink = sink
 
@@ -38,7 +39,7 @@ class Pipeline:
         frame = self._source.receive()
         match frame:
             case XLogData():
-                message = decode(frame.payload)
+                message = decode(frame.payload, self._encoding)
                 for event in self._stitcher.take(message, frame.lsn):
                     self._sink.put(event)
             case Keepalive():

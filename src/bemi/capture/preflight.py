@@ -58,6 +58,7 @@ def require(
             checks.version,
             checks.writable_source,
             checks.wal_level,
+            checks.encoding,
             checks.publication_whole,
             checks.slot_usable,
         ]
@@ -74,7 +75,8 @@ def require_source(source: Connection, settings: Settings) -> None:
     """What `init` can't do without on the source."""
     servers = checks.Servers(settings, source=source)
     with explained("source"):
-        for look in (checks.version, checks.writable_source, checks.wal_level):
+        looks = (checks.version, checks.writable_source, checks.wal_level, checks.encoding)
+        for look in looks:
             _insist(look(servers))
 
 

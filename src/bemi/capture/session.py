@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import sql
 
 from bemi.capture import preflight, slot
 from bemi.capture.catalog import Catalog
@@ -62,10 +61,10 @@ def open_session(
             writer.commit()
         source = Source(settings.source_url, now=clock)
         stack.callback(source.close)
-        checked_text = source.check_settings()
+        encoding = source.check_settings()
         identity = source.identify()
-        catalog = Catalog(catalog_conn)
-        encoding, next_xid = _server_state(catalog_conn)
+        catalog = Catalog(catalog_conn, encoding)
+        next_xid = _next_xid(catalog_conn)
         try:
             source.start(settings.slot, settings.publication)
         except SlotBusyError as error:
@@ -79,7 +78,7 @@ def open_session(
         stitcher = Stitcher(
             catalog.describe,
             clock=lambda: postgres_time(clock()),
-            encoding=encoding,
+            encoding=encoding.messages,
             next_xid=next_xid,
         )
         encoder = Encoder(
@@ -88,7 +87,7 @@ def open_session(
             system_identifier=identity.system_identifier,
             timeline=identity.timeline,
             database_oid=identity.database_oid,
-            checked_text=checked_text,
+            encoding=encoding.text,
         )
         sink = Sink(
             writer,
@@ -118,21 +117,13 @@ def _prepare(writer: psycopg.Connection[Any]) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _server_state(conn: psycopg.Connection[Any]) -> tuple[str, int]:
-    """The server's encoding as a Python codec's name, and its next transaction id."""
+def _next_xid(conn: psycopg.Connection[Any]) -> int:
     with explained("source"):
         row = conn.execute(
-            "select current_setting('server_encoding'), "
-            "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+            "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
         ).fetchone()
-        assert row is not None
-        if row[0] in ("SQL_ASCII", "UTF8"):
-            return "utf-8", row[1]
-        # psycopg knows how Python names it.
-        conn.execute(sql.SQL("set client_encoding to {}").format(sql.Literal(row[0])))
-        encoding = conn.info.encoding
-        conn.execute("set client_encoding to 'UTF8'")
-    return encoding, row[1]
+    assert row is not None
+    return int(row[0])
 
 
 def _confirmed(conn: psycopg.Connection[Any], name: str) -> Lsn:

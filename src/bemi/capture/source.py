@@ -13,6 +13,7 @@ import msgspec
 import psycopg
 from psycopg import pq, sql
 
+from bemi.capture.encodings import Encoding, encoding_of
 from bemi.capture.protocol import Frame, postgres_time, read_frame, write_status
 from bemi.connections import connect, explain, explained, first_line, make_lasting
 from bemi.errors import PassingError, SetupError, SlotBusyError
@@ -74,7 +75,7 @@ class Source:
         self._status_at = time.monotonic()
         self._status_interval = _STATUS_INTERVAL
         self._silent_since: float | None = None
-        self._checked_text = True
+        self._encoding = encoding_of("UTF8")
 
     def close(self) -> None:
         self._conn.close()
@@ -89,10 +90,11 @@ class Source:
             assert database is not None
         return Identity(row[0], int(row[1]), Lsn.parse(row[2]), row[3], database[0])
 
-    def check_settings(self) -> bool:
-        """Read back what was asked for; whether the server checks its text's encoding.
+    def check_settings(self) -> Encoding:
+        """Read back what was asked for; the encoding that the stream will come in.
 
-        Raises `SetupError` when a setting did not take: values would come in another form.
+        Raises `SetupError` when a setting did not take: values would come in another form,
+        and for an encoding that can't be read.
         """
         with explained("source"):
             for name, wanted in _SETTINGS.items():
@@ -102,8 +104,13 @@ class Source:
                         f"the replication connection's {name} is {found!r}, not {wanted!r}",
                         fix="connect without a pooler that strips startup options",
                     )
-            self._checked_text = self._show("server_encoding") != "SQL_ASCII"
-        return self._checked_text
+            self._encoding = encoding_of(self._show("server_encoding"))
+        return self._encoding
+
+    @property
+    def encoding(self) -> Encoding:
+        """What `check_settings` found."""
+        return self._encoding
 
     def _show(self, name: str) -> str:
         row = self._conn.execute(sql.SQL("show {}").format(sql.Identifier(name))).fetchone()
@@ -121,14 +128,14 @@ class Source:
             "START_REPLICATION SLOT {} LOGICAL 0/0 "
             "(proto_version '1', publication_names {}, messages 'true')"
         ).format(sql.Identifier(slot), sql.Literal(names))
-        statement = command.as_bytes(self._conn)
+        statement = command.as_string(self._conn).encode(self._encoding.text)
         with explained("source"):
             row = self._conn.execute(
                 "select setting::int from pg_settings where name = 'wal_sender_timeout'"
             ).fetchone()
-            if not self._checked_text:
-                # A SQL_ASCII server would end a UTF-8 stream at its first invalid byte.
-                self._conn.execute("set client_encoding to 'SQL_ASCII'")
+            self._conn.execute(
+                sql.SQL("set client_encoding to {}").format(sql.Literal(self._encoding.client))
+            )
         if row is not None and row[0] > 0:
             self._status_interval = min(_STATUS_INTERVAL, row[0] / 4000)  # it is in milliseconds
         result = self._pgconn.exec_(statement)

@@ -60,6 +60,13 @@ def quote(value: bytes) -> Fragment:
         raise NotNaturalError from error
 
 
+def _check(value: bytes) -> None:
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        raise NotNaturalError from error
+
+
 def boolean(value: bytes) -> Fragment:
     return b"true" if value == b"t" else b"false"
 
@@ -82,6 +89,8 @@ def jsonb(value: bytes) -> Fragment:
         raise NotNaturalError
     if len(value) > _MAX_DEPTH and (len(value) > _MAX_NATURAL or _too_deep(value)):
         raise NotNaturalError
+    if not value.isascii():
+        _check(value)
     return value
 
 

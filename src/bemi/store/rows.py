@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from bemi.errors import SetupError
 from bemi.lsn import Lsn
 
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -38,6 +39,8 @@ STRETCH_COLUMNS: Final = (
 DAY: Final = 86_400_000_000
 """Microseconds."""
 
+_MAX_DAY: Final = 1 << 19  # what a bigint has room for above 44 bits
+
 TAIL_BITS: Final = 58
 """Bits of a change's id that tell the changes of one transaction apart."""
 
@@ -47,9 +50,17 @@ def context_id(committed_at: int, source_id: int, counter: int) -> int:
 
     It has the day of the commit, counted from 2000-01-01 UTC, in its leading bits, so that
     contexts are partitioned by time as their changes are, though a join needs the id alone;
-    then 12 bits of source and 32 of counter.
+    then 12 bits of source and 32 of counter. Raises `SetupError` for a day that has no room
+    there: from the year 3435 on.
     """
-    return committed_at // DAY << 44 | source_id << 32 | counter & 0xFFFFFFFF
+    day = committed_at // DAY
+    if not -_MAX_DAY <= day < _MAX_DAY:
+        raise SetupError(
+            f"a transaction was committed in {2000 + day // 365.2425:.0f} by the source's clock; "
+            "the history goes to the year 3435",
+            fix="set the source's clock, then `bemi init --new-slot` begins after it",
+        )
+    return day << 44 | source_id << 32 | counter & 0xFFFFFFFF
 
 
 def commit_lsn_of(change_id: int) -> Lsn:
