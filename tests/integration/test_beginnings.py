@@ -230,6 +230,8 @@ def lose_changes(at: Tracked) -> tuple[int, int]:
     at.source.execute("insert into todos values (1)")
     at.catch_up()
     at.source.execute("insert into todos values (2)")
+    # A walsender ends a moment after its worker.
+    until(lambda: slot_is_free(at), 30, "the slot is free")
     row = at.source.execute(
         "select end_lsn - '0/0' from pg_replication_slot_advance(%s, pg_current_wal_lsn())",
         [at.settings.slot],
@@ -237,6 +239,14 @@ def lose_changes(at: Tracked) -> tuple[int, int]:
     assert row is not None
     (checkpoint,) = at.query("select position from bemi.checkpoints")
     return checkpoint["position"], int(row[0])
+
+
+def slot_is_free(at: Tracked) -> bool:
+    row = at.source.execute(
+        "select not active from pg_replication_slots where slot_name = %s", [at.settings.slot]
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
 
 
 def keys(at: Tracked) -> list[str]:

@@ -35,6 +35,8 @@ from bemi.embedded import Server
 def terminated(number, frame):
     sys.exit(143)
 
+# Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if "handler" in sys.argv:
     signal.signal(signal.SIGTERM, terminated)
 with Server(bin=Path(sys.argv[1])) as server:

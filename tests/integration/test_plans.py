@@ -311,6 +311,15 @@ def test_what_the_command_line_asks(
     judge(plan(million, query, parameters), read=read)
 
 
+def test_a_nested_context_that_nothing_has(million: psycopg.Connection[Any]) -> None:
+    """Asked for in four ways, by a name with a dot or a nested one, each a text or a number."""
+    query, parameters = reader._query("bemi", Filters(context=(("tenant.id", "7"),), limit=20))
+    found = plan(million, query, parameters)
+    assert found.found == 0
+    # A month of one day only is so small that it may be read as a whole.
+    assert found.read <= 2 * CHANGES // PER_TRANSACTION // DAYS, found
+
+
 def test_the_plan_reader_counts_what_is_read(million: psycopg.Connection[Any]) -> None:
     """Or the tests above would prove nothing."""
     found = plan(million, "select * from bemi.changes where after ->> 'title' = 'nothing' limit 1")

@@ -214,19 +214,6 @@ def test_several_context_values_must_all_match(store: Store) -> None:
     assert store.found(context=(("user_id", "7"), ("method", "PUT"))) == [1]
 
 
-def test_a_context_filter_uses_the_gin_index(store: Store) -> None:
-    store.transaction({"user_id": 7}, {})
-    store.conn.execute("set enable_seqscan to off")
-    with store.conn.cursor() as cursor:
-        from bemi.store.reader import _query
-
-        query, parameters = _query("bemi", Filters(context=(("tenant.id", "7"),), limit=20))
-        plan = "\n".join(
-            row[0] for row in cursor.execute(b"explain " + query.as_bytes(), parameters)
-        )
-    assert plan.count("context_idx") >= 4, plan
-
-
 def test_the_schemas_of_a_tables_name_are_known(store: Store) -> None:
     store.transaction({}, {"schema": "app"}, {"schema": "web"}, {"schema": "app"}, {"table": "x"})
     assert tables_called(store.conn, "bemi", "todo") == ["app", "web"]
