@@ -128,6 +128,21 @@ def test_a_table_of_another_schema_is_pointed_out(todo: Todo) -> None:
     assert (code, out) == (0, "no changes match\ndid you mean app.todo?\n")
 
 
+def test_a_table_that_the_history_does_not_know_is_pointed_out(todo: Todo) -> None:
+    for name in ("tood", "app.tood"):
+        code, out, _ = todo.bemi("changes", "--table", name)
+        assert code == 0
+        assert out == "no changes match\nthe history has no change of a table tood\n"
+
+
+def test_what_is_printed_has_no_blanks_around_it(todo: Todo) -> None:
+    for command in ("changes", "doctor", "status"):
+        _, out, _ = todo.bemi(command)
+        lines = out.splitlines()
+        assert lines[0]
+        assert lines == [line.rstrip() for line in lines]
+
+
 def test_who_only_reads_needs_only_the_destination(todo: Todo) -> None:
     code, out, _ = todo.bemi("changes", "--json", BEMI_SOURCE_URL="")
     assert code == 0

@@ -61,6 +61,17 @@ def test_a_table_without_a_key_is_asked_about(settings: Settings, tmp_path: Path
     assert (code, "[y/N]" in output) == (0, False)
 
 
+def test_the_end_of_input_is_no_answer(settings: Settings, tmp_path: Path) -> None:
+    """Ctrl-D."""
+    code, output = at_a_terminal(settings, tmp_path, "init", answer="\x04")
+    assert code == 0
+    assert "set public.keyless" not in output
+    for arguments in ([], ["--history"]):
+        code, output = at_a_terminal(settings, tmp_path, "teardown", *arguments, answer="\x04")
+        assert code == 1
+        assert output.endswith("\nnothing was done\n")
+
+
 def test_teardown_asks_first(settings: Settings, tmp_path: Path) -> None:
     at_a_terminal(settings, tmp_path, "init", answer="n")
     with psycopg.connect(settings.source_url, autocommit=True) as source:

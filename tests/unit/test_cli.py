@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import bemi
-from bemi.cli import app, logs, output
+from bemi.cli import app, demo, logs, output
 from bemi.cli.app import COMMANDS
 
 PASSWORD = "s3cret"
@@ -77,7 +77,7 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], name: str) ->
     [
         (["chnges"], 'Did you mean "changes"?'),
         (["changes", "--tabel", "todo"], "Did you mean --table?"),
-        (["changes", "todo"], "todo"),
+        (["changes", "todo"], "'todo' is not expected here"),
         (["changes", "--since", "may"], "yesterday 14:30"),
         (["changes", "--limit", "0"], "--limit"),
         (["changes", "--limit", "many"], "--limit"),
@@ -146,6 +146,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
         os.close(reader)
         _, err = done.communicate(timeout=30)
     assert (done.returncode, err) == (0, b"")
+
+
+def test_the_demo_says_what_to_type_in_another_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bemi"
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(program), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo._program() == "bemi"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert demo._program() == str(program)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "__main__.py"), "demo"])
+    assert demo._program() == f"{sys.executable} -m bemi"
 
 
 class TestOutput:

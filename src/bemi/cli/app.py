@@ -42,7 +42,7 @@ app = cyclopts.App(
 for _order, _name in enumerate(COMMANDS):
     app.command(f"bemi.cli.{_name}:command", name=_name, sort_key=_order)
 app.register_install_completion_command(
-    help="Install completion of commands and flags for this shell (bash, zsh, fish)."
+    help="Install completion for the shell that this runs in, or for --shell bash, zsh or fish."
 )
 
 
@@ -56,6 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app(given)
         sys.stdout.flush()
+    except cyclopts.UnusedCliTokensError as error:
+        command = " ".join(error.command_chain or ())
+        _complain(
+            f"{' '.join(map(repr, error.unused_tokens or ()))} is not expected here: all that"
+            " commands take has a flag",
+            f"see `bemi {command} --help`",
+        )
+        sys.exit(2)
     except cyclopts.CycloptsError as error:
         command = " ".join(error.command_chain or ())
         _complain(str(error), f"see `{f'bemi {command}'.strip()} --help`")

@@ -51,13 +51,14 @@ def command(
             return 0
         if not rows:
             print("no changes match")
-            elsewhere = [
-                f"{schema}.{wanted.table}"
-                for schema in reader.tables_called(conn, history.schema, wanted.table or "")
-                if wanted.table and schema != "public"
-            ]
-            if elsewhere:
-                print(f"did you mean {' or '.join(map(output.printable, elsewhere))}?")
+            if wanted.table:
+                schema, _, name = wanted.table.rpartition(".")
+                known = reader.tables_called(conn, history.schema, name)
+                elsewhere = [f"{other}.{name}" for other in known if other != "public"]
+                if not known:
+                    print(f"the history has no change of a table {output.printable(name)}")
+                elif elsewhere and not schema:
+                    print(f"did you mean {' or '.join(map(output.printable, elsewhere))}?")
             return 0
     output.print_changes(rows, output.console())
     if len(rows) == wanted.limit:

@@ -1,6 +1,8 @@
 """`bemi demo`: a PostgreSQL of its own, a small application, a worker, and what was captured."""
 
 import contextlib
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 
 _DEADLINE: Final = 30.0
 _PAUSE: Final = 0.05
-
-_PLAIN_SQL: Final = """select pg_logical_emit_message(true, '_bemi', '{"job": "cleanup"}')"""
 
 _TABLES: Final = """
 create table todo (
@@ -78,7 +78,7 @@ def command(*, keep: bool = False) -> int:
                 if keep:
                     connection.close()
                     _stay(server, settings, worker)
-    _say("stopped, and nothing is left behind")
+    _say("\nstopped, and nothing is left behind")
     return 0
 
 
@@ -207,7 +207,7 @@ def _stay(server: "Server", settings: "Settings", worker: _Worker) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     psql = f"{server.bin('psql')} '{settings.source_url}'"
-    program = "bemi" if Path(sys.argv[0]).name == "bemi" else f"{sys.executable} -m bemi"
+    program = _program()
     _say(
         "\n".join(
             (
@@ -228,6 +228,15 @@ def _stay(server: "Server", settings: "Settings", worker: _Worker) -> None:
     )
     while not stop.wait(0.5):
         worker.check()
+
+
+def _program() -> str:
+    """What to type for `bemi` in another window, where no virtual environment may be active."""
+    if Path(sys.argv[0]).name != "bemi":
+        return f"{shlex.quote(sys.executable)} -m bemi"
+    called = Path(sys.argv[0]).resolve()
+    found = shutil.which("bemi")
+    return "bemi" if found and Path(found).resolve() == called else shlex.quote(str(called))
 
 
 def _say(text: str) -> None:

@@ -40,8 +40,15 @@ def command(
         made.add_row(
             output.text(finding.level, styles[finding.level]), output.text(finding.check), found
         )
-    output.console().print(made)
+    output.show(made, output.console())
     counts = {level: sum(f.level == level for f in findings) for level in styles}
-    print(", ".join(f"{number} {level}" for level, number in counts.items() if number))
+    print()
+    print(
+        ", ".join(
+            output.count(number, level) if level in ("warning", "failure") else f"{number} {level}"
+            for level, number in counts.items()
+            if number
+        )
+    )
     sys.stdout.flush()
     return int(failed)

@@ -89,14 +89,14 @@ def _ask_for_full(states: Sequence["TableState"]) -> list[str]:
     """Only on a terminal, and only for tables that can't be tracked otherwise."""
     import glob
 
-    from bemi.cli.output import printable
+    from bemi.cli.output import ask, printable
 
     chosen: list[str] = []
     if states:
         print(f"{PRICE}.")
     for state in states:
         question = f"{printable(state.qualified)}: {state.reason}. Track it so? [y/N] "
-        if input(question).strip().lower() in ("y", "yes"):
+        if ask(question).lower() in ("y", "yes"):
             chosen.append(glob.escape(state.qualified))
     return chosen
 
@@ -111,7 +111,8 @@ def _show(result: "InitResult", *, priced: bool) -> None:
         tracked = output.table("tracked", "identity")
         for state in result.tracked:
             tracked.add_row(output.text(state.qualified), output.text(state.identity))
-        console.print(tracked)
+        print()
+        output.show(tracked, console)
     else:
         print("no table is tracked yet")
     untracked = [(state.qualified, state.reason, state.fix) for state in result.untracked]
@@ -123,8 +124,10 @@ def _show(result: "InitResult", *, priced: bool) -> None:
             if fix:
                 why = why + "\n" + output.text("fix: ", "dim") + output.text(fix)
             listed.add_row(output.text(name), why)
-        console.print(listed)
-        print("after a fix, run `bemi init` again, or let a running worker add the table")
+        print()
+        output.show(listed, console)
+        print("\nafter a fix, run `bemi init` again, or let a running worker add the table")
+    print()
     for state in result.unwanted:
         print(f"still tracked, though no rule wants it: {output.printable(state.qualified)}")
     if priced:

@@ -43,10 +43,36 @@ def table(*headings: str) -> "Table":
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="dim")
+    made = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim"
+    )
     for heading in headings:
         made.add_column(heading, overflow="fold")
     return made
+
+
+def show(made: "Table", to: "Console") -> None:
+    """Prints a table, without the spaces that would fill its last column."""
+    from rich.segment import Segment, Segments
+
+    lines = []
+    for line in to.render_lines(made, pad=False):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            last = line.pop()
+            line.append(Segment(last.text.rstrip(), last.style))
+        lines += [*line, Segment.line()]
+    to.print(Segments(lines), end="")
+
+
+def ask(question: str) -> str:
+    """What is answered at the terminal; nothing when its input ends (Ctrl-D)."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        print()
+        return ""
 
 
 def text(value: str, style: str = "") -> "Text":
@@ -130,7 +156,7 @@ def print_changes(rows: Sequence[Any], to: "Console") -> None:
             _pairs(after, f"{same} unchanged" if same else None),
             _pairs(members(row.context)),
         )
-    to.print(made)
+    show(made, to)
 
 
 _STYLES: Final = {"CREATE": "green", "UPDATE": "yellow", "DELETE": "red", "TRUNCATE": "red"}

@@ -66,7 +66,7 @@ def command(
 
 
 def _confirmed(settings: Settings, history: bool) -> bool:
-    from bemi.cli.output import printable
+    from bemi.cli.output import ask, printable
     from bemi.connections import describe
 
     print(
@@ -75,9 +75,9 @@ def _confirmed(settings: Settings, history: bool) -> bool:
         " will be dropped."
     )
     if not history:
-        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+        return ask("Go on? [y/N] ").lower() in ("y", "yes")
     print(
         f"From {printable(describe(settings.destination_url))}: the whole history in schema"
         f" {printable(settings.schema)} will be dropped."
     )
-    return input("Type the schema's name to go on: ").strip() == settings.schema
+    return ask("Type the schema's name to go on: ") == settings.schema
