@@ -211,7 +211,8 @@ def load_history(
     if key is None:
         raise ConfigError(
             "destination_url is not set: which database holds the history?",
-            fix=_how_to_set("destination_url"),
+            fix=_how_to_set("destination_url")
+            + "; where it is in the source's own database, source_url is enough",
         )
     values: dict[str, Any] = {
         name: _convert(name, *given) for name, given in read.items() if name in (key, "schema")

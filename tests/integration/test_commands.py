@@ -135,6 +135,14 @@ def test_a_table_that_the_history_does_not_know_is_pointed_out(todo: Todo) -> No
         assert out == "no changes match\nthe history has no change of a table tood\n"
 
 
+def test_a_glob_that_matches_no_table_is_pointed_out(todo: Todo) -> None:
+    code, _, err = todo.bemi("init", "--table", "tood", "--table", "todo", "--schema", "shop")
+    assert code == 0
+    assert err == (
+        "note: --schema shop matches no table yet\nnote: --table tood matches no table yet\n"
+    )
+
+
 def test_what_is_printed_has_no_blanks_around_it(todo: Todo) -> None:
     for command in ("changes", "doctor", "status"):
         _, out, _ = todo.bemi(command)

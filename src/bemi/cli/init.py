@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
@@ -11,6 +12,7 @@ from bemi.cli.options import SettingsFlags
 if TYPE_CHECKING:
     from bemi.capture.setup import InitResult
     from bemi.capture.tables import TableState
+    from bemi.config import Settings
 
 PRICE: Final = (
     "REPLICA IDENTITY FULL puts the whole old row into the WAL with every update and delete"
@@ -80,8 +82,10 @@ def command(
     )
     if json:
         output.print_json(_as_json(result))
-    else:
-        _show(result, priced=bool(full))
+        return 1 if result.not_full else 0
+    _show(result, priced=bool(full))
+    for flag in _matching_nothing(settings, schema, table, [*result.tracked, *result.untracked]):
+        print(f"note: {output.printable(flag)} matches no table yet", file=sys.stderr)
     return 1 if result.not_full else 0
 
 
@@ -137,6 +141,23 @@ def _show(result: "InitResult", *, priced: bool) -> None:
     else:
         print("next: `bemi run` captures changes")
     sys.stdout.flush()
+
+
+def _matching_nothing(
+    settings: "Settings", schemas: Globs, tables: Globs, states: Sequence["TableState"]
+) -> list[str]:
+    """Flags that may be misspelt; or they are for tables that are still to come."""
+    from bemi.capture.tables import matches
+
+    alone = {
+        **{f"--schema {glob}": replace(settings, schemas=(glob,), tables=()) for glob in schemas},
+        **{f"--table {glob}": replace(settings, schemas=(), tables=(glob,)) for glob in tables},
+    }
+    return [
+        flag
+        for flag, rules in alone.items()
+        if not any(matches(state.qualified, state.root, rules) for state in states)
+    ]
 
 
 def _as_json(result: "InitResult") -> dict[str, Any]:
