@@ -22,8 +22,9 @@ _COMMANDS_INTRO: Final = """\
 <!-- Written by `python -m tests.support.reference` from the commands themselves. -->
 
 `bemi COMMAND --help` says the same on the terminal; `bemi --version` prints the version, and \
-`bemi --install-completion` completes commands and flags in bash, zsh and fish. `python -m bemi` \
-is the same program.
+`bemi --install-completion` makes the shell that it is run from complete commands and flags \
+(`--shell zsh` names another one: bash, zsh or fish); it writes a file below your home and a line \
+into the shell's startup file. `python -m bemi` is the same program.
 
 Each command prints for people, and with `--json` one JSON value for programs. Nothing asks a \
 question when standard input is not a terminal. Colours are used on a terminal only, and not with \
