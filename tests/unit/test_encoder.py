@@ -1,6 +1,7 @@
 """Changes become rows of COPY's binary format, lean and flagged; ids say where they come from."""
 
 import json
+import tracemalloc
 import uuid
 from typing import Any
 
@@ -436,6 +437,21 @@ def test_the_old_row_that_the_view_puts_together_fits_too(monkeypatch: pytest.Mo
     old = {**image(row, "after"), **image(row, "changed")}
     assert len(json.dumps(old)) < 2000
     assert row["flags"] == ["too_large:doc"]
+
+
+@pytest.mark.parametrize("most", [values.MAX_JSONB, 12_000_000], ids=["at once", "with care"])
+def test_a_wide_row_is_held_thrice_over_at_most(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Beside the value itself, that is, while it is quoted."""
+    monkeypatch.setattr(encoding, "MAX_JSONB", most)
+    wide = change(None, (b"1", b"x" * 8_000_000, None, None))
+    encoder = new_encoder()
+    tracemalloc.start()
+    try:
+        encoder.change(wide, 55)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3.1 * 8_000_000
 
 
 def test_a_stretch() -> None:

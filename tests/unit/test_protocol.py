@@ -21,6 +21,14 @@ def test_reads_a_piece_of_the_log() -> None:
     assert read_frame(DATA) == XLogData(0x16_B374D848, b"")
 
 
+def test_reads_what_libpq_gives_and_keeps_no_hold_of_it() -> None:
+    frame = read_frame(memoryview(DATA + b"payload"))
+    assert isinstance(frame, XLogData)
+    assert type(frame.payload) is bytes
+    assert frame.payload == b"payload"
+    assert read_frame(memoryview(KEEPALIVE)) == read_frame(KEEPALIVE)
+
+
 def test_reads_a_keepalive() -> None:
     assert read_frame(KEEPALIVE) == Keepalive(Lsn(0x16_B374D848), True)
     assert read_frame(KEEPALIVE[:-1] + b"\0") == Keepalive(Lsn(0x16_B374D848), False)

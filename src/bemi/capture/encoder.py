@@ -127,10 +127,11 @@ class Encoder:
         if self._transcodes:
             change, undecodable = _in_utf8(change, self._encoding)
         try:
-            if undecodable:
-                raise NotNaturalError
-            images = _images(plan, change)
+            images = None if undecodable else _images(plan, change)
         except NotNaturalError:
+            images = None
+        # Not in the handler: the error would keep alive what was encoded in vain.
+        if images is None:
             if undecodable is None:
                 change, undecodable = _in_utf8(change, _UTF8)
             images, found = _careful_images(plan, change, undecodable)
@@ -339,7 +340,7 @@ def _careful_images(
             if at in undecodable:
                 raise NotNaturalError
             for value in values:
-                if isinstance(value, bytes):
+                if isinstance(value, bytes) and encoders[at] is not quote:
                     encoders[at](value)
         except NotNaturalError:
             if (

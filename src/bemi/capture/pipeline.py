@@ -39,8 +39,9 @@ class Pipeline:
         frame = self._source.receive()
         match frame:
             case XLogData():
-                message = decode(frame.payload, self._encoding)
-                for event in self._stitcher.take(message, frame.lsn):
+                lsn, message = frame.lsn, decode(frame.payload, self._encoding)
+                del frame  # a wide row is in memory often enough
+                for event in self._stitcher.take(message, lsn):
                     self._sink.put(event)
             case Keepalive():
                 self._sink.reached(frame.end, urgent=frame.reply_requested)

@@ -35,18 +35,18 @@ class Keepalive(msgspec.Struct, frozen=True, gc=False):
 Frame: TypeAlias = XLogData | Keepalive
 
 
-def read_frame(data: bytes) -> Frame:
+def read_frame(data: bytes | memoryview) -> Frame:
     """Raises `ProtocolError` for anything but XLogData and a keepalive."""
     try:
         if data[0] == 0x77:  # w
             lsn, _end, _sent_at = _DATA.unpack_from(data)
-            return XLogData(lsn, data[25:])
+            return XLogData(lsn, bytes(data[25:]))
         if data[0] == 0x6B:  # k
             end, _sent_at, reply = _KEEPALIVE.unpack(data)
             return Keepalive(Lsn(end), bool(reply))
     except (struct.error, IndexError) as error:
         raise ProtocolError(f"malformed replication frame: {error}") from error
-    raise ProtocolError(f"unknown replication frame of type {data[:1]!r}")
+    raise ProtocolError(f"unknown replication frame of type {bytes(data[:1])!r}")
 
 
 def write_status(flushed: Lsn, now: int, *, reply_requested: bool = False) -> bytes:

@@ -171,7 +171,7 @@ class Source:
         if size < 0:
             raise self._ended()
         self._silent_since = None
-        return read_frame(bytes(data))
+        return read_frame(data)
 
     def wait(self, seconds: float, *, also: int) -> None:
         """Wait until the server sends, `also` (a file descriptor) is readable, or time is up."""

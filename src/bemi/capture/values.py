@@ -125,6 +125,8 @@ def array(element: Natural) -> Natural:
             raise NotNaturalError
         if len(value) > _MAX_NATURAL:
             raise NotNaturalError
+        if element is integer:  # nothing in it is quoted
+            return value.replace(b"NULL", b"null").translate(_BRACKETS)
         parts: list[bytes] = []
         append = parts.append
         for match in _ARRAY_TOKEN.finditer(value):
@@ -195,6 +197,7 @@ _JSON_ESCAPE: Final = re.compile(
 )
 _JSON_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _ARRAY_TOKEN: Final = re.compile(rb'[{},]|"(?:[^"\\]|\\.)*"|[^{},"]+', re.DOTALL)
+_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 _ARRAY_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 _NATURAL: Final[dict[int, Natural]] = {
