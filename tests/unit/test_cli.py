@@ -169,6 +169,13 @@ class TestOutput:
         )
         assert str(output.text("[bold]x[/bold] :smile:")) == "[bold]x[/bold] :smile:"
 
+    def test_names_are_dim_and_values_are_not(self) -> None:
+        shown = output._pairs({"task": "Buy milk"})
+        assert str(shown) == "task Buy milk"
+        assert [(span.start, span.end, span.style) for span in shown.spans if span.style] == [
+            (0, 5, "dim")
+        ]
+
     def test_numbers_are_shown_with_all_their_digits(self) -> None:
         raw = msgspec.Raw(b'{"a": 9007199254740993, "b": 1.10, "c": [1.0, null], "d": "x"}')
         assert output.members(raw) == {

@@ -174,7 +174,8 @@ def _what(row: Any) -> "Text":
 
 def _pairs(values: dict[str, str], note: str | None = None) -> "Text":
     pairs = [
-        text(f"{name} ", "dim").append_text(text(shortened(value)))
+        # Not appended to a dim text, whose style would be the whole one's.
+        text("").append_text(text(f"{name} ", "dim")).append_text(text(shortened(value)))
         for name, value in values.items()
     ]
     return _stacked([*pairs, *([text(note, "dim")] if note else [])])
