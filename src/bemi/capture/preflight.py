@@ -55,19 +55,19 @@ def require(
     servers = checks.Servers(settings, source=source, destination=destination, set_up=True)
     with explained("source"):
         looks = [
-            checks.version,
-            checks.writable_source,
-            checks.wal_level,
-            checks.encoding,
-            checks.publication_whole,
-            checks.slot_usable,
+            checks.source.version,
+            checks.source.primary,
+            checks.source.wal_level,
+            checks.source.encoding,
+            checks.published.publication_whole,
+            checks.published.slot_usable,
         ]
         for look in looks:
             _insist(look(servers))
     if destination is not None:
         with explained("destination"):
-            _insist(checks.destination_writable(servers))
-            _insist(checks.destination_encoding(servers))
+            _insist(checks.destination.writable(servers))
+            _insist(checks.destination.encoding(servers))
             migrate.require_current(destination, settings.schema)
 
 
@@ -75,7 +75,12 @@ def require_source(source: Connection, settings: Settings) -> None:
     """What `init` can't do without on the source."""
     servers = checks.Servers(settings, source=source)
     with explained("source"):
-        looks = (checks.version, checks.writable_source, checks.wal_level, checks.encoding)
+        looks = (
+            checks.source.version,
+            checks.source.primary,
+            checks.source.wal_level,
+            checks.source.encoding,
+        )
         for look in looks:
             _insist(look(servers))
 
@@ -84,8 +89,8 @@ def require_destination(destination: Connection, settings: Settings) -> None:
     """What `init` can't do without on the destination."""
     servers = checks.Servers(settings, destination=destination)
     with explained("destination"):
-        _insist(checks.destination_writable(servers))
-        _insist(checks.destination_encoding(servers))
+        _insist(checks.destination.writable(servers))
+        _insist(checks.destination.encoding(servers))
 
 
 def _insist(finding: Finding) -> None:

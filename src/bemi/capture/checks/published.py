@@ -1,0 +1,169 @@
+"""What `init` makes on the source: the tables to publish, the publication, the slot."""
+
+from bemi.capture import publication, slot
+from bemi.capture.checks.finding import (
+    Finding,
+    Servers,
+    fetch_value,
+    fixes_of,
+    missing,
+    name_tables,
+    rules_of,
+    source_of,
+)
+from bemi.capture.tables import survey
+
+
+def trackable(servers: Servers) -> Finding:
+    """Tables that the rules want, and that have an effective identity or not."""
+    settings = rules_of(servers)
+    servers.tables = survey(source_of(servers), settings)
+    failing = [state for state in servers.tables if state.published and state.reason]
+    if failing:
+        return Finding(
+            "tables",
+            "failure",
+            "published without a usable identity, so that the application's updates and deletes"
+            f" fail: {name_tables(failing, reasons=True)}",
+            fixes_of(failing),
+        )
+    wanted = [state for state in servers.tables if state.wanted]
+    unable = [state for state in wanted if state.reason is not None]
+    if unable:
+        return Finding(
+            "tables",
+            "warning",
+            f"{len(unable)} of {len(wanted)} tables can't be tracked: "
+            f"{name_tables(unable, reasons=True)}",
+            fixes_of(unable),
+        )
+    if not wanted:
+        return Finding("tables", "warning", "the rules match no table", "check schemas and tables")
+    return Finding("tables", "ok", f"all {len(wanted)} tables have a usable identity")
+
+
+def ownership(servers: Servers) -> Finding:
+    """Whether the role may publish: new tables are added by it, or by an owner."""
+    conn = source_of(servers)
+    found = publication.read(conn, servers.settings.publication)
+    wanted = [state for state in servers.tables if state.wanted and state.reason is None]
+    unpublished = [state for state in wanted if not state.published]
+    foreign = [state for state in unpublished if not state.owned]
+    role = conn.info.user
+    if found is None:
+        create = publication.create_statement(
+            servers.settings.publication,
+            [state.identifier for state in wanted],
+            conn.info.server_version,
+        )
+        if not fetch_value(conn, "select has_database_privilege(current_database(), 'CREATE')"):
+            return Finding(
+                "may publish",
+                "warning",
+                f'role "{role}" may not create a publication',
+                f"as the owner of the tables: {create}",
+            )
+    elif not found.owned and unpublished:
+        return Finding(
+            "may publish",
+            "warning",
+            f'the publication belongs to "{found.owner}": role "{role}" can\'t add to it: '
+            f"{name_tables(unpublished)}",
+            publication.add_statement(found.name, [state.identifier for state in unpublished]),
+        )
+    if foreign:
+        return Finding(
+            "may publish",
+            "warning",
+            f'role "{role}" does not own, and so may not publish: {name_tables(foreign)}',
+            "let it own them, or as a superuser: "
+            + publication.add_statement(
+                servers.settings.publication, [state.identifier for state in foreign]
+            ),
+        )
+    return Finding("may publish", "ok", f'role "{role}" may publish what is to be tracked')
+
+
+def publication_whole(servers: Servers) -> Finding:
+    name = servers.settings.publication
+    found = servers.publication = publication.read(source_of(servers), name)
+    if found is None:
+        return missing(servers, "publication", f'the publication "{name}" does not exist')
+    if found.faults:
+        return Finding(
+            "publication",
+            "failure",
+            f'the publication "{name}" is not one of Bemi\'s: {"; ".join(found.faults)}',
+            found.fix or "name another one in BEMI_PUBLICATION, then run `bemi init`",
+        )
+    if not found.generated:
+        return Finding(
+            "publication",
+            "warning",
+            f'the publication "{name}" leaves out stored generated columns: updates of tables with'
+            " one and REPLICA IDENTITY FULL fail",
+            "run `bemi init`",
+        )
+    return Finding("publication", "ok", f'the publication "{name}" is whole')
+
+
+def all_published(servers: Servers) -> Finding:
+    found = servers.publication
+    if found is None:
+        return Finding("tracked", "not checked", "not checked: there is no publication yet")
+    missing = [
+        state
+        for state in servers.tables
+        if state.wanted and state.reason is None and not state.published
+    ]
+    extra = [state for state in servers.tables if state.published and not state.wanted]
+    if missing:
+        return Finding(
+            "tracked",
+            "warning",
+            f"not tracked yet: {name_tables(missing)}",
+            "`bemi init` adds them, and so does a running worker with new_tables = track",
+        )
+    if extra:
+        return Finding(
+            "tracked",
+            "warning",
+            f"tracked, though the rules do not want them: {name_tables(extra)}",
+            "\n".join(publication.drop_statement(found.name, state.identifier) for state in extra),
+        )
+    count = sum(state.published for state in servers.tables)
+    return Finding("tracked", "ok", f"{count} tables are tracked")
+
+
+def slot_usable(servers: Servers) -> Finding:
+    name = servers.settings.slot
+    conn = source_of(servers)
+    found = servers.slot = slot.read(conn, name)
+    if found is None:
+        return missing(servers, "slot", f'the replication slot "{name}" does not exist')
+    fault = found.fault(conn.info.dbname)
+    if fault is not None:
+        return Finding(
+            "slot",
+            "failure",
+            f'the replication slot "{name}" is not one for this source: {fault}',
+            "name another one in BEMI_SLOT, then run `bemi init`",
+        )
+    if found.wal_status == "lost":
+        return Finding(
+            "slot",
+            "failure",
+            f'the replication slot "{name}" is lost: the source has removed WAL that it needed',
+            "`bemi init` makes a new one; `bemi run --accept-gap` records what is missing",
+        )
+    kept = f"{(found.retained or 0) / 2**20:,.0f} MB of WAL are kept for it"
+    if found.wal_status == "unreserved":
+        return Finding(
+            "slot",
+            "warning",
+            f'the replication slot "{name}" is about to be lost: {kept}, more than'
+            " max_slot_wal_keep_size",
+            "start the worker now, or raise max_slot_wal_keep_size",
+        )
+    state = "in use" if found.active_pid is not None else "idle: no worker is running"
+    return Finding("slot", "ok", f'the replication slot "{name}" is {state}; {kept}')
