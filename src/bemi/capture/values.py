@@ -125,8 +125,12 @@ def array(element: Natural) -> Natural:
             raise NotNaturalError
         if len(value) > _MAX_NATURAL:
             raise NotNaturalError
-        if element is integer:  # nothing in it is quoted
-            return value.replace(b"NULL", b"null").translate(_BRACKETS)
+        if element in (integer, number):
+            plain = value.replace(b"NULL", b"null")
+            if b"N" not in plain and b"y" not in plain:  # NaN, Infinity
+                if _MINUS_ZERO.search(plain):
+                    raise NotNaturalError
+                return plain.translate(_BRACKETS)
         parts: list[bytes] = []
         append = parts.append
         for match in _ARRAY_TOKEN.finditer(value):
@@ -174,19 +178,13 @@ def _has_long_number(text: bytes) -> bool:
 
 
 def _too_deep(text: bytes) -> bool:
-    return text.count(b"[") + text.count(b"{") > _MAX_DEPTH and _depth(text) > _MAX_DEPTH
-
-
-def _depth(text: bytes) -> int:
-    deepest = depth = 0
-    for match in _JSON_STRUCTURE.finditer(text):
-        token = match[0]
-        if token in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in b"]}":
-            depth -= 1
-    return deepest
+    if text.count(b"[") + text.count(b"{") <= _MAX_DEPTH:
+        return False
+    # Each round takes the innermost pairs away: without a loop over millions of them.
+    left = _JSON_STRING.sub(b"", text).translate(_BRACKETS, _NO_BRACKETS)
+    for _ in range(_MAX_DEPTH):
+        left = left.replace(b"[]", b"")
+    return bool(left)
 
 
 _JSON_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -195,9 +193,10 @@ _JSON_ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
-_JSON_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _ARRAY_TOKEN: Final = re.compile(rb'[{},]|"(?:[^"\\]|\\.)*"|[^{},"]+', re.DOTALL)
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_MINUS_ZERO: Final = re.compile(rb"-0[,}]")
 _ARRAY_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 _NATURAL: Final[dict[int, Natural]] = {
