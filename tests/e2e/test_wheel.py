@@ -40,10 +40,19 @@ def install(wheel: Path, extras: str, folder: Path) -> Path:
     """Install into a new environment below `folder`; the environment's programs."""
     assert run(sys.executable, "-m", "venv", "env", cwd=folder).returncode == 0
     programs = folder / "env" / "bin"
-    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", programs / "python"]
+    uv: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        programs / "python",
+    ]
     if run(*uv, f"{wheel}{extras}", cwd=folder).returncode:
         # As `make setup` does where uv is missing or can't reach the packages.
-        pip = [programs / "python", "-m", "pip", "install", "--quiet"]
+        pip: list[str | Path] = [programs / "python", "-m", "pip", "install", "--quiet"]
         installed = run(*pip, f"{wheel}{extras}", cwd=folder)
         assert installed.returncode == 0, installed.stderr
     return programs
