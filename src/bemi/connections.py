@@ -180,6 +180,8 @@ def _refused(error: psycopg.OperationalError, url: str, what: Role) -> BemiError
     if any(phrase in words for phrase in _PASSING_WORDS):
         return PassingError(message)
     variable = f"BEMI_{what.upper()}_URL"
+    if what == "destination":
+        variable += " (BEMI_SOURCE_URL, where that is not set)"
     if "password" in words or "authentication" in words:
         fix = f"check user and password in {variable}"
     elif "database" in words and "does not exist" in words:

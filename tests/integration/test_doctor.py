@@ -160,7 +160,7 @@ def test_tables_made_since_and_tables_no_longer_wanted(
     assert finding.message == "tracked, though the rules do not want them: public.a"
     source.execute((finding.fix or "").encode())
     # The rules of the last init hold where the settings name none.
-    assert found(settings)["tracked"].message == "1 tables are tracked"
+    assert found(settings)["tracked"].message == "tables tracked: 1"
 
 
 def test_a_lost_primary_key_index_choice_is_no_crash(

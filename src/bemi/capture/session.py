@@ -144,5 +144,6 @@ def _name_holder(conn: psycopg.Connection[Any], name: str, error: SlotBusyError)
     found = slot.read(conn, name)
     if found is None or found.active_pid is None:
         return error  # gone meanwhile
-    told = slot.held(found)
-    return SlotBusyError(str(told), fix=told.fix)
+    return SlotBusyError(
+        str(slot.held(found)), fix="stop that worker, or leave this one waiting in its place"
+    )

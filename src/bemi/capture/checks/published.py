@@ -38,8 +38,13 @@ def trackable(servers: Servers) -> Finding:
             fixes_of(unable),
         )
     if not wanted:
-        return Finding("tables", "warning", "the rules match no table", "check schemas and tables")
-    return Finding("tables", "ok", f"all {len(wanted)} tables have a usable identity")
+        return Finding(
+            "tables",
+            "warning",
+            "there is no table to track",
+            "create one, or check `schemas` and `tables` where you set them",
+        )
+    return Finding("tables", "ok", f"tables with a usable identity: {len(wanted)}, that is all")
 
 
 def ownership(servers: Servers) -> Finding:
@@ -132,7 +137,7 @@ def all_published(servers: Servers) -> Finding:
             "\n".join(publication.drop_statement(found.name, state.identifier) for state in extra),
         )
     count = sum(state.published for state in servers.tables)
-    return Finding("tracked", "ok", f"{count} tables are tracked")
+    return Finding("tracked", "ok", f"tables tracked: {count}")
 
 
 def slot_usable(servers: Servers) -> Finding:
@@ -156,7 +161,7 @@ def slot_usable(servers: Servers) -> Finding:
             f'the replication slot "{name}" is lost: the source has removed WAL that it needed',
             "`bemi init` makes a new one; `bemi run --accept-gap` records what is missing",
         )
-    kept = f"{(found.retained or 0) / 2**20:,.0f} MB of WAL are kept for it"
+    kept = f"{(found.retained or 0) / 2**20:,.1f} MB of WAL are kept for it"
     if found.wal_status == "unreserved":
         return Finding(
             "slot",
