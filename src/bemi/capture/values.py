@@ -1,4 +1,4 @@
-"""Turns PostgreSQL's text form of a value into a JSON fragment that jsonb accepts.
+"""Turns PostgreSQL's text form of a value into a JSON fragment that jsonb accepts, and back.
 
 Numbers, booleans, arrays and JSON become what they are in JSON, exactly; everything else is
 a JSON string of the text. A value that would not come back from its natural form raises
@@ -42,7 +42,15 @@ _LONG_NUMBER: Final = re.compile(rb"\d{%d}|[eE][+-]?0*\d{4}" % _MAX_DIGITS)
 # The depth at which PostgreSQL's own parser runs out of stack is some thousands.
 _MAX_DEPTH: Final = 500
 
+# From this power of ten on, a float's text has an exponent.
+_FIXED_POINT: Final = {FLOAT4: 6, FLOAT8: 15}
+_INTEGERS: Final = frozenset({INT2, INT4, INT8, OID})
+
+# What array_out puts between quotes: nothing at all, NULL, and what would end an element.
+_TO_BE_QUOTED: Final = re.compile(r'\A(?:[nN][uU][lL][lL])?\Z|["\\{},\t\n\v\f\r ]')
+
 _encode_json = msgspec.json.encode
+_decode_text = msgspec.json.Decoder(str | None).decode
 
 
 class NotNaturalError(Exception):
@@ -162,6 +170,87 @@ def natural_form(type_oid: int, array_elements: Mapping[int, int]) -> Natural:
     return _NATURAL.get(type_oid, quote)
 
 
+def text_form(fragment: Fragment, type_oid: int, array_elements: Mapping[int, int]) -> bytes | None:
+    """PostgreSQL's text of a value that is stored in its natural form; `None` for `null`.
+
+    The fragment is as `natural_form` made it or as jsonb prints it; the text is what the
+    type's output function writes, byte by byte. Of `json` it is what jsonb made of it: white
+    space, the order of keys and the spelling of numbers and escapes are not kept.
+    """
+    if fragment == b"null":
+        return None
+    if type_oid in (JSON, JSONB):
+        return fragment
+    first = fragment[0]
+    if first == 0x22:
+        return text_of_text_form(fragment)
+    if first == 0x5B:
+        return _array_text(fragment, array_elements.get(type_oid, type_oid))
+    if first in b"tf":
+        return fragment[:1]
+    if type_oid in _FIXED_POINT:
+        return _float_text(fragment.decode(), _FIXED_POINT[type_oid]).encode()
+    return fragment
+
+
+def text_of_text_form(fragment: Fragment) -> bytes | None:
+    """PostgreSQL's text of a value that is stored as a JSON string of it; `None` for `null`."""
+    text = _decode_text(fragment)
+    return None if text is None else text.encode()
+
+
+def _array_text(fragment: Fragment, element_oid: int) -> bytes:
+    """As array_out writes it. The numbers of an array of floats may need another spelling."""
+    if element_oid in _INTEGERS:
+        return fragment.replace(b"null", b"NULL").translate(_BRACES, b" ")
+    limit = _FIXED_POINT.get(element_oid)
+    # Numbers stay as they are spelled: a Python number could not hold all of them.
+    items = json.loads(fragment, parse_int=str, parse_float=str)
+
+    def literal(items: list[object]) -> str:
+        return "{" + ",".join([each(item) for item in items]) + "}"
+
+    def each(item: object) -> str:
+        if item is None:
+            return "NULL"
+        if isinstance(item, list):
+            return literal(item)
+        if isinstance(item, bool):
+            return "t" if item else "f"
+        text = str(item)
+        if limit is not None and text[-1] <= "9":  # not NaN, not Infinity
+            return _float_text(text, limit)
+        if _TO_BE_QUOTED.search(text):
+            return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return text
+
+    return literal(items).encode()
+
+
+def _float_text(number: str, limit: int) -> str:
+    """The digits as float8out and float4out place them: with an exponent from `limit` on.
+
+    https://github.com/postgres/postgres/blob/master/src/common/d2s.c (to_chars)
+    """
+    sign, unsigned = ("-", number[1:]) if number[0] == "-" else ("", number)
+    mantissa, _, written = unsigned.partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    padded = whole + fraction
+    digits = padded.lstrip("0")
+    exponent = len(whole) - 1 - (len(padded) - len(digits)) + int(written or 0)
+    digits = digits.rstrip("0")
+    if not digits:
+        return "0"
+    if not -4 <= exponent < limit:
+        point = "." if len(digits) > 1 else ""
+        return f"{sign}{digits[0]}{point}{digits[1:]}e{exponent:+03d}"
+    if exponent < 0:
+        return f"{sign}0.{'0' * (-exponent - 1)}{digits}"
+    if len(digits) <= exponent + 1:
+        return f"{sign}{digits:0<{exponent + 1}}"
+    return f"{sign}{digits[: exponent + 1]}.{digits[exponent + 1 :]}"
+
+
 def _never(_value: bytes) -> Fragment:
     raise NotNaturalError
 
@@ -195,6 +284,7 @@ _JSON_ESCAPE: Final = re.compile(
 )
 _ARRAY_TOKEN: Final = re.compile(rb'[{},]|"(?:[^"\\]|\\.)*"|[^{},"]+', re.DOTALL)
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_BRACES: Final = bytes.maketrans(b"[]", b"{}")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _MINUS_ZERO: Final = re.compile(rb"-0[,}]")
 _ARRAY_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
