@@ -25,20 +25,27 @@ Row: TypeAlias = tuple[Value, ...]
 
 
 class Operation(enum.Enum):
-    """What was done to the row; the value is how the store keeps it."""
+    """What was done to the row; the value is how the store keeps it. SNAPSHOT: it was there."""
 
     CREATE = b"CREATE"
     UPDATE = b"UPDATE"
     DELETE = b"DELETE"
     TRUNCATE = b"TRUNCATE"
+    SNAPSHOT = b"SNAPSHOT"
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column as the stream describes it. `type_oid` is the base type's for a domain."""
+    """A column as the stream describes it. `type_oid` is the base type's for a domain.
+
+    `number` (attnum) and `type`, as `format_type` spells it, are the catalog's: 0 and empty
+    where it no longer knows the column by that name.
+    """
 
     name: str
     type_oid: int
     in_identity: bool = False
+    number: int = 0
+    type: str = ""
 
 
 class Table(msgspec.Struct, frozen=True, eq=False):
@@ -48,7 +55,9 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     partitioned table above it, when there is one. `key` holds the positions of the primary
     key's columns, in the key's order; empty without a key. `array_elements` maps the type of
     each array column to its element's type. Compared by identity: one `Table` per version.
-    `inferred` says that the catalog no longer knew the table as it was.
+    `inferred` says that the catalog no longer knew the table as it was. `identity` is the
+    replica identity: d(efault), n(othing), f(ull) or i(ndex); `partition` the name of the
+    table itself, `schema.name`, where `name` is that of the one above it.
     """
 
     oid: int
@@ -58,6 +67,8 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     key: tuple[int, ...] = ()
     array_elements: dict[int, int] = {}
     inferred: bool = False
+    identity: str = "f"
+    partition: str | None = None
 
 
 class Transaction(msgspec.Struct, frozen=True, eq=False):

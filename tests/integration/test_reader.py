@@ -119,6 +119,7 @@ def test_a_change_has_the_columns_of_the_contract_and_exact_numbers(store: Store
             "epoch": str(store.held.epoch).encode(),
             "source": b'"todo"',
             "previous_key": b"null",
+            "rules": b"null",
             "flags": b"null",
         }.items()
     }

@@ -5,6 +5,7 @@ nor what a domain or an array is made of, nor the partitioned table above a part
 The catalog is read now, while the stream is the past.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -36,12 +37,17 @@ select
      where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid
        and k.ordinality <= i.indnkeyatts),
     (select array_agg(convert_to(a.attname::text, %(encoding)s) order by a.attnum)
-        filter (where a.attgenerated = '')
      from pg_catalog.pg_attribute a
      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-    (select array_agg(convert_to(a.attname::text, %(encoding)s))
+    (select array_agg(convert_to(format_type(a.atttypid, a.atttypmod), %(encoding)s)
+        order by a.attnum)
      from pg_catalog.pg_attribute a
-     where a.attrelid = c.oid and a.attnum > 0 and a.attgenerated <> ''),
+     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+    (select array_agg(array[a.attnum::text, a.atttypid::bigint::text, a.attgenerated::text]
+        order by a.attnum)
+     from pg_catalog.pg_attribute a
+     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+    c.relreplident::text,
     convert_to(n.nspname::text, %(encoding)s),
     convert_to(c.relname::text, %(encoding)s),
     convert_to(rn.nspname::text, %(encoding)s),
@@ -55,12 +61,22 @@ where c.oid = %(oid)s
 """
 
 
+class _Attribute(msgspec.Struct, frozen=True):
+    """A column as the catalog has it; `generated`: empty, s(tored) or v(irtual)."""
+
+    name: str
+    number: int
+    type_oid: int
+    generated: str
+    type: str
+
+
 class _Known(msgspec.Struct, frozen=True):
-    """What the catalog knows of a relation now. Columns that are computed are apart."""
+    """What the catalog knows of a relation now."""
 
     key: list[str]
-    columns: list[str]
-    generated: list[str]
+    attributes: list[_Attribute]
+    identity: str
     schema: str
     name: str
     root_schema: str | None
@@ -82,24 +98,74 @@ class Catalog:
         Where the catalog knows it by other names, or not at all, it is `inferred`: then its
         key may be in another order than it was, or be the replica identity's columns.
         """
-        types = {column.type_oid for column in relation.columns}
+        self._see(relation.columns)
+        known = self._look_up(relation.oid)
+        key, certain = _key(relation, known)
+        return self._table(relation, known, key, certain)
+
+    def table(self, oid: int, publication: str) -> Table | None:
+        """The table as the stream would describe it if it had a change now; None: it is gone.
+
+        For rows that are read from the table itself, with the columns that `publication` sends.
+        """
+        known = self._look_up(oid)
+        if known is None:
+            return None
+        sent = [
+            each
+            for each in known.attributes
+            if not each.generated or (each.generated == "s" and self._sends_stored(publication))
+        ]
+        columns = tuple(
+            Column(each.name, each.type_oid, in_identity=each.name in known.key) for each in sent
+        )
+        self._see(columns)
+        relation = Relation(oid, known.schema, known.name, known.identity, columns)
+        names = {column.name: at for at, column in enumerate(columns)}
+        return self._table(relation, known, tuple(names[name] for name in known.key), True)
+
+    def _sends_stored(self, publication: str) -> bool:
+        with explained("source"):
+            row = self._conn.execute(
+                "select to_jsonb(p) ->> 'pubgencols' = 's' from pg_catalog.pg_publication p"
+                " where p.pubname = %s",
+                [publication],
+            ).fetchone()
+        return row is not None and bool(row[0])
+
+    def _see(self, columns: Sequence[Column]) -> None:
+        types = {column.type_oid for column in columns}
         if any(oid >= _FIRST_USER_OID and oid not in self._seen for oid in types):
             self._load_types()
             self._seen |= types
-        known = self._look_up(relation.oid)
-        key, certain = _key(relation, known)
-        columns = tuple(
-            msgspec.structs.replace(column, type_oid=self._base(column.type_oid))
-            for column in relation.columns
-        )
+
+    def _table(
+        self, relation: Relation, known: _Known | None, key: tuple[int, ...], certain: bool
+    ) -> Table:
+        attributes = {each.name: each for each in known.attributes} if known else {}
+        columns = []
+        for column in relation.columns:
+            now = attributes.get(column.name)
+            same = now is not None and now.type_oid == column.type_oid
+            columns.append(
+                msgspec.structs.replace(
+                    column,
+                    type_oid=self._base(column.type_oid),
+                    number=now.number if now is not None and same else 0,
+                    type=now.type if now is not None and same else "",
+                )
+            )
+        above = known is not None and known.root_name is not None
         return Table(
             oid=relation.oid,
             schema=(known and known.root_schema) or relation.schema,
             name=(known and known.root_name) or relation.name,
-            columns=columns,
+            columns=tuple(columns),
             key=key,
-            array_elements=self._elements_of(columns),
+            array_elements=self._elements_of(tuple(columns)),
             inferred=not certain,
+            identity=relation.identity,
+            partition=f"{relation.schema}.{relation.name}" if above else None,
         )
 
     def _look_up(self, oid: int) -> _Known | None:
@@ -110,11 +176,18 @@ class Catalog:
             ).fetchone()
         if row is None:
             return None
-        key, columns, generated, schema, name, root_schema, root_name = row
+        key, names, types, details, identity, schema, name, root_schema, root_name = row
         return _Known(
             key=[self._text(each) for each in key or ()],
-            columns=[self._text(each) for each in columns or ()],
-            generated=[self._text(each) for each in generated or ()],
+            attributes=[
+                _Attribute(
+                    self._text(each), int(number), int(type_oid), generated, self._text(kind)
+                )
+                for each, kind, (number, type_oid, generated) in zip(
+                    names or (), types or (), details or (), strict=True
+                )
+            ],
+            identity=identity,
             schema=self._text(schema),
             name=self._text(name),
             root_schema=None if root_schema is None else self._text(root_schema),
@@ -160,10 +233,12 @@ def _key(relation: Relation, known: _Known | None) -> tuple[tuple[int, ...], boo
         # The key is gone, or its columns have other names by now: what identified the row
         # then, unless that was all of it.
         return identity, False
-    sent = [name for name in names if name not in known.generated]
+    columns = [each.name for each in known.attributes if not each.generated]
+    generated = {each.name for each in known.attributes if each.generated}
+    sent = [name for name in names if name not in generated]
     certain = (
         (relation.schema, relation.name) == (known.schema, known.name)
         # Columns that were added since stand behind.
-        and sent == known.columns[: len(sent)]
+        and sent == columns[: len(sent)]
     )
     return key or identity, certain

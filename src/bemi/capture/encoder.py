@@ -30,6 +30,7 @@ MAX_KEY: Final = 2000
 
 _FIXED: Final = struct.Struct("!h iq iq iq iq iQQ ii ii".replace(" ", ""))
 _STRETCH: Final = struct.Struct("!h iq iq iq".replace(" ", ""))
+_INT: Final = struct.Struct("!ii")
 _LENGTH: Final = struct.Struct("!i")
 _NULL: Final = b"\xff\xff\xff\xff"
 _JSONB_VERSION: Final = b"\x01"
@@ -71,7 +72,8 @@ class Encoder:
 
     `origin` is what identifies the epoch everywhere: it goes into every change's id.
     `encoding` is that of the values, a Python codec's name; every byte below 0x80 is itself
-    in it, as in all encodings that a server may have.
+    in it, as in all encodings that a server may have. `rules_id` is the version of the rules
+    that the changes went through.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class Encoder:
         timeline: int,
         database_oid: int,
         encoding: str = _UTF8,
+        rules_id: int | None = None,
     ) -> None:
         self._epoch = epoch
         self._source_id = source_id
         origin = f"{system_identifier}/{timeline}/{database_oid}".encode()
         self._salt = int.from_bytes(hashlib.blake2b(origin, digest_size=8).digest())
+        self._rules = _NULL if rules_id is None else _INT.pack(4, rules_id)
         self._encoding = encoding
         self._transcodes = encoding != _UTF8
         self._plans: dict[int, _Plan] = {}  # of each table the last version
@@ -112,6 +116,7 @@ class Encoder:
                 _field(_JSONB_VERSION + stretch.context),
                 _field(None if stretch.dropped is None else stretch.dropped.encode()),
                 _field(stretch.raw),
+                self._rules,
             )
         )
 

@@ -17,7 +17,6 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import psycopg
-from psycopg import sql
 
 from bemi.change import Change, Committed, Event, Stretch, Transaction
 from bemi.connections import explain
@@ -25,13 +24,7 @@ from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
 from bemi.store.checkpoint import Checkpoint
 from bemi.store.partitions import Partitions
-from bemi.store.rows import (
-    CHANGE_COLUMNS,
-    COPY_HEADER,
-    COPY_TRAILER,
-    DAY,
-    STRETCH_COLUMNS,
-)
+from bemi.store.rows import CHANGE_COLUMNS, DAY, STRETCH_COLUMNS, copy_rows
 
 log = logging.getLogger("bemi.sink")
 
@@ -298,9 +291,9 @@ class Sink:
         self._partitions.ensure(conn, piece.days)
         with conn.cursor() as cursor:
             if piece.stretches:
-                self._copy(cursor, "contexts", STRETCH_COLUMNS, piece.stretches)
+                copy_rows(cursor, self._schema, "contexts", STRETCH_COLUMNS, piece.stretches)
             if piece.changes:
-                self._copy(cursor, "row_changes", CHANGE_COLUMNS, piece.changes)
+                copy_rows(cursor, self._schema, "row_changes", CHANGE_COLUMNS, piece.changes)
             if piece.position is None:
                 return
             self._held = checkpoints.advance(
@@ -318,13 +311,3 @@ class Sink:
             if row is not None:
                 self._own_wal = Lsn.parse(row[0])
         self._stored = piece.position
-
-    def _copy(
-        self, cursor: psycopg.Cursor[Any], table: str, columns: tuple[str, ...], rows: list[bytes]
-    ) -> None:
-        statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-            sql.Identifier(self._schema, table),
-            sql.SQL(", ").join(map(sql.Identifier, columns)),
-        )
-        with cursor.copy(statement) as copy:
-            copy.write(b"".join((COPY_HEADER, *rows, COPY_TRAILER)))

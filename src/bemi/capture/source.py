@@ -27,8 +27,7 @@ _SILENCE: Final = 60.0
 """Seconds of listening without a byte after which the server is gone; after half of them it is
 asked for a reply."""
 
-# The session settings that shape values in the stream; a role's own would change it.
-_SETTINGS: Final = {
+STREAM_SETTINGS: Final = {
     "datestyle": "ISO, MDY",
     "intervalstyle": "postgres",
     "timezone": "UTC",
@@ -37,6 +36,7 @@ _SETTINGS: Final = {
     "xmloption": "content",
     "lc_monetary": "C",
 }
+"""The session settings that shape values in the stream; a role's own would change it."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -55,7 +55,8 @@ class Source:
     def __init__(self, url: str, *, now: Callable[[], float] = time.time) -> None:
         """Raises `PassingError` or `SetupError` when there is no such connection to be had."""
         options = " ".join(
-            f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in _SETTINGS.items()
+            f"-c {name}={value.replace(' ', chr(92) + ' ')}"
+            for name, value in STREAM_SETTINGS.items()
         )
         self._now = now
         self._conn = connect(
@@ -97,7 +98,7 @@ class Source:
         and for an encoding that can't be read.
         """
         with explained("source"):
-            for name, wanted in _SETTINGS.items():
+            for name, wanted in STREAM_SETTINGS.items():
                 found = self._show(name)
                 if found.replace(" ", "") != wanted.replace(" ", ""):
                     raise SetupError(

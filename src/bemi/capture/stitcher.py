@@ -35,7 +35,8 @@ from bemi.errors import ProtocolError
 
 CONTEXT_PREFIX: Final = "_bemi"
 MARK_PREFIX: Final = "_bemi_mark"
-"""A transactional message that asks the worker to move its checkpoint without delay."""
+BASELINE_PREFIX: Final = "_bemi_baseline"
+"""Transactional messages that ask the worker to move its checkpoint without delay."""
 
 _NOTHING: Final[tuple[Event, ...]] = ()
 _BEFORE_UNKNOWN: Final = ("before_unknown",)
@@ -153,7 +154,7 @@ class Stitcher:
     def _message(self, message: LogicalMessage, _lsn: int) -> tuple[Event, ...]:
         if not message.transactional:
             return _NOTHING
-        if message.prefix == MARK_PREFIX:
+        if message.prefix in (MARK_PREFIX, BASELINE_PREFIX):
             self._current()
             self._marked = True
             return _NOTHING

@@ -218,7 +218,8 @@ def record_gap(
         sql.SQL(
             "insert into {} as g (source_id, epoch, from_position, to_position, cause, detail, "
             "accepted_at) values (%s, %s, %s, %s, %s, %s, case when %s then now() end) "
-            "on conflict (source_id, epoch, from_position, to_position, cause) do update "
+            "on conflict (source_id, epoch, from_position, to_position, cause, "
+            "coalesce(relation, 0)) do update "
             "set accepted_at = coalesce(g.accepted_at, excluded.accepted_at)"
         ).format(sql.Identifier(schema, "gaps")),
         [

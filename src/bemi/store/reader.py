@@ -51,6 +51,7 @@ class StoredChange(msgspec.Struct, frozen=True):
     source: str
     previous_key: str | None
     flags: list[str] | None
+    rules: int | None
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -1,6 +1,10 @@
 """What the encoder and the sink agree on: the columns of COPY's rows, and how ids are built."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
 
 from bemi.errors import SetupError
 from bemi.lsn import Lsn
@@ -34,6 +38,7 @@ STRETCH_COLUMNS: Final = (
     "context",
     "dropped",
     "raw",
+    "rules",
 )
 
 DAY: Final = 86_400_000_000
@@ -45,14 +50,27 @@ TAIL_BITS: Final = 58
 """Bits of a change's id that tell the changes of one transaction apart."""
 
 
+_BASELINE: Final = 1 << 31
+_COUNTER_MASK: Final = _BASELINE - 1
+
+
 def context_id(committed_at: int, source_id: int, counter: int) -> int:
-    """The id of the context numbered `counter`; unique per source for 2^32 contexts a day.
+    """The id of the context numbered `counter`; unique per source for 2^31 contexts a day.
 
     It has the day of the commit, counted from 2000-01-01 UTC, in its leading bits, so that
     contexts are partitioned by time as their changes are, though a join needs the id alone;
     then 12 bits of source and 32 of counter. Raises `SetupError` for a day that has no room
     there: from the year 3435 on.
     """
+    return _context_id(committed_at, source_id, counter & _COUNTER_MASK)
+
+
+def baseline_context_id(committed_at: int, source_id: int, chunk: int) -> int:
+    """As `context_id`, for a baseline's chunk: counted apart from what the worker counts."""
+    return _context_id(committed_at, source_id, chunk & _COUNTER_MASK | _BASELINE)
+
+
+def _context_id(committed_at: int, source_id: int, counter: int) -> int:
     day = committed_at // DAY
     if not -_MAX_DAY <= day < _MAX_DAY:
         raise SetupError(
@@ -60,7 +78,23 @@ def context_id(committed_at: int, source_id: int, counter: int) -> int:
             "the history goes to the year 3435",
             fix="set the source's clock, then `bemi init --new-slot` begins after it",
         )
-    return day << 44 | source_id << 32 | counter & 0xFFFFFFFF
+    return day << 44 | source_id << 32 | counter
+
+
+def copy_rows(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    table: str,
+    columns: tuple[str, ...],
+    rows: Sequence[bytes],
+) -> None:
+    """Copy encoded rows into a table of the store, in the cursor's transaction."""
+    statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+        sql.Identifier(schema, table),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+    )
+    with cursor.copy(statement) as copy:
+        copy.write(b"".join((COPY_HEADER, *rows, COPY_TRAILER)))
 
 
 def commit_lsn_of(change_id: int) -> Lsn:
