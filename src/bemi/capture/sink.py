@@ -23,8 +23,9 @@ from bemi.connections import explain
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
 from bemi.store.checkpoint import Checkpoint
+from bemi.store.copy import copy_rows
 from bemi.store.partitions import Partitions
-from bemi.store.rows import CHANGE_COLUMNS, DAY, STRETCH_COLUMNS, copy_rows
+from bemi.store.rows import CHANGE_COLUMNS, DAY, STRETCH_COLUMNS
 
 log = logging.getLogger("bemi.sink")
 

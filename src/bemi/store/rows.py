@@ -1,10 +1,6 @@
 """What the encoder and the sink agree on: the columns of COPY's rows, and how ids are built."""
 
-from collections.abc import Sequence
-from typing import Any, Final
-
-import psycopg
-from psycopg import sql
+from typing import Final
 
 from bemi.errors import SetupError
 from bemi.lsn import Lsn
@@ -79,22 +75,6 @@ def _context_id(committed_at: int, source_id: int, counter: int) -> int:
             fix="set the source's clock, then `bemi init --new-slot` begins after it",
         )
     return day << 44 | source_id << 32 | counter
-
-
-def copy_rows(
-    cursor: psycopg.Cursor[Any],
-    schema: str,
-    table: str,
-    columns: tuple[str, ...],
-    rows: Sequence[bytes],
-) -> None:
-    """Copy encoded rows into a table of the store, in the cursor's transaction."""
-    statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-        sql.Identifier(schema, table),
-        sql.SQL(", ").join(map(sql.Identifier, columns)),
-    )
-    with cursor.copy(statement) as copy:
-        copy.write(b"".join((COPY_HEADER, *rows, COPY_TRAILER)))
 
 
 def commit_lsn_of(change_id: int) -> Lsn:
