@@ -38,7 +38,8 @@ class Column(msgspec.Struct, frozen=True):
     """A column as the stream describes it. `type_oid` is the base type's for a domain.
 
     `number` (attnum) and `type`, as `format_type` spells it, are the catalog's: 0 and empty
-    where it no longer knows the column by that name.
+    where it no longer knows the column by that name. `stamp` changes with the catalog's row of
+    the column; `filled`: older rows have a value in it that no change told.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Column(msgspec.Struct, frozen=True):
     in_identity: bool = False
     number: int = 0
     type: str = ""
+    stamp: int = 0
+    filled: bool = False
 
 
 class Table(msgspec.Struct, frozen=True, eq=False):
@@ -57,7 +60,8 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     each array column to its element's type. Compared by identity: one `Table` per version.
     `inferred` says that the catalog no longer knew the table as it was. `identity` is the
     replica identity: d(efault), n(othing), f(ull) or i(ndex); `partition` the name of the
-    table itself, `schema.name`, where `name` is that of the one above it.
+    table itself, `schema.name`, where `name` is that of the one above it. `filenode` changes
+    when the table is rewritten; `membership` is its row in pg_publication_rel.
     """
 
     oid: int
@@ -69,6 +73,8 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     inferred: bool = False
     identity: str = "f"
     partition: str | None = None
+    filenode: int = 0
+    membership: int = 0
 
 
 class Transaction(msgspec.Struct, frozen=True, eq=False):
@@ -128,4 +134,37 @@ class Committed(msgspec.Struct, frozen=True, eq=False):
     marked: bool = False
 
 
-Event: TypeAlias = Change | Stretch | Committed
+class Version(msgspec.Struct, frozen=True, eq=False):
+    """The table as it is from change `ordinal` of the transaction on; it may be as before."""
+
+    transaction: Transaction
+    table: Table
+    ordinal: int
+
+
+class Skipped(msgspec.Struct, frozen=True, eq=False):
+    """Changes of a table in one transaction that the rules left out, though they alter rows."""
+
+    transaction: Transaction
+    table: Table
+    changes: int
+
+
+class Ddl(msgspec.Struct, frozen=True, eq=False):
+    """A statement that changed the schema, as the source's event triggers told it.
+
+    `detail` is a JSON object in UTF-8 that jsonb accepts.
+    """
+
+    transaction: Transaction
+    lsn: int
+    stretch: int
+    tag: str
+    object_type: str | None
+    identity: str | None
+    relation: int | None
+    statement: str | None
+    detail: bytes
+
+
+Event: TypeAlias = Change | Stretch | Committed | Version | Skipped | Ddl

@@ -47,7 +47,15 @@ select
         order by a.attnum)
      from pg_catalog.pg_attribute a
      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+    (select array_agg(array[(a.xmin::text::bigint)::text, a.atthasmissing::text]
+        order by a.attnum)
+     from pg_catalog.pg_attribute a
+     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
     c.relreplident::text,
+    c.relfilenode::bigint,
+    (select m.oid::bigint
+     from pg_catalog.pg_publication_rel m join pg_catalog.pg_publication p on p.oid = m.prpubid
+     where m.prrelid = c.oid and p.pubname = %(publication)s),
     convert_to(n.nspname::text, %(encoding)s),
     convert_to(c.relname::text, %(encoding)s),
     convert_to(rn.nspname::text, %(encoding)s),
@@ -62,13 +70,19 @@ where c.oid = %(oid)s
 
 
 class _Attribute(msgspec.Struct, frozen=True):
-    """A column as the catalog has it; `generated`: empty, s(tored) or v(irtual)."""
+    """A column as the catalog has it; `generated`: empty, s(tored) or v(irtual).
+
+    `stamp` changes whenever the catalog's row of it does; `filled` says that rows which were
+    there before the column have a value in it that no change told.
+    """
 
     name: str
     number: int
     type_oid: int
     generated: str
     type: str
+    stamp: int
+    filled: bool
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -77,6 +91,8 @@ class _Known(msgspec.Struct, frozen=True):
     key: list[str]
     attributes: list[_Attribute]
     identity: str
+    filenode: int
+    membership: int | None
     schema: str
     name: str
     root_schema: str | None
@@ -86,9 +102,10 @@ class _Known(msgspec.Struct, frozen=True):
 class Catalog:
     """Answers for one source through a connection of its own."""
 
-    def __init__(self, conn: psycopg.Connection[Any], encoding: Encoding) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], encoding: Encoding, publication: str) -> None:
         self._conn = conn
         self._encoding = encoding
+        self._publication = publication
         self._seen: set[int] = set()
         self._load_types()
 
@@ -103,10 +120,10 @@ class Catalog:
         key, certain = _key(relation, known)
         return self._table(relation, known, key, certain)
 
-    def table(self, oid: int, publication: str) -> Table | None:
+    def table(self, oid: int) -> Table | None:
         """The table as the stream would describe it if it had a change now; None: it is gone.
 
-        For rows that are read from the table itself, with the columns that `publication` sends.
+        For rows that are read from the table itself, with the columns that are published.
         """
         known = self._look_up(oid)
         if known is None:
@@ -114,7 +131,7 @@ class Catalog:
         sent = [
             each
             for each in known.attributes
-            if not each.generated or (each.generated == "s" and self._sends_stored(publication))
+            if not each.generated or (each.generated == "s" and self._sends_stored())
         ]
         columns = tuple(
             Column(each.name, each.type_oid, in_identity=each.name in known.key) for each in sent
@@ -124,12 +141,12 @@ class Catalog:
         names = {column.name: at for at, column in enumerate(columns)}
         return self._table(relation, known, tuple(names[name] for name in known.key), True)
 
-    def _sends_stored(self, publication: str) -> bool:
+    def _sends_stored(self) -> bool:
         with explained("source"):
             row = self._conn.execute(
                 "select to_jsonb(p) ->> 'pubgencols' = 's' from pg_catalog.pg_publication p"
                 " where p.pubname = %s",
-                [publication],
+                [self._publication],
             ).fetchone()
         return row is not None and bool(row[0])
 
@@ -153,6 +170,8 @@ class Catalog:
                     type_oid=self._base(column.type_oid),
                     number=now.number if now is not None and same else 0,
                     type=now.type if now is not None and same else "",
+                    stamp=now.stamp if now is not None and same else 0,
+                    filled=now is not None and now.filled,
                 )
             )
         above = known is not None and known.root_name is not None
@@ -166,28 +185,41 @@ class Catalog:
             inferred=not certain,
             identity=relation.identity,
             partition=f"{relation.schema}.{relation.name}" if above else None,
+            filenode=known.filenode if known else 0,
+            membership=(known and known.membership) or 0,
         )
 
     def _look_up(self, oid: int) -> _Known | None:
         with explained("source"):
             # In binary, whatever bytea_output the role prefers.
             row = self._conn.execute(
-                _RELATION, {"oid": oid, "encoding": self._encoding.client}, binary=True
+                _RELATION,
+                {"oid": oid, "encoding": self._encoding.client, "publication": self._publication},
+                binary=True,
             ).fetchone()
         if row is None:
             return None
-        key, names, types, details, identity, schema, name, root_schema, root_name = row
+        key, names, types, details, stamps, identity, filenode, membership, *above = row
+        schema, name, root_schema, root_name = above
         return _Known(
             key=[self._text(each) for each in key or ()],
             attributes=[
                 _Attribute(
-                    self._text(each), int(number), int(type_oid), generated, self._text(kind)
+                    self._text(each),
+                    int(number),
+                    int(type_oid),
+                    generated,
+                    self._text(kind),
+                    int(stamp),
+                    filled == "true",
                 )
-                for each, kind, (number, type_oid, generated) in zip(
-                    names or (), types or (), details or (), strict=True
+                for each, kind, (number, type_oid, generated), (stamp, filled) in zip(
+                    names or (), types or (), details or (), stamps or (), strict=True
                 )
             ],
             identity=identity,
+            filenode=filenode,
+            membership=membership,
             schema=self._text(schema),
             name=self._text(name),
             root_schema=None if root_schema is None else self._text(root_schema),

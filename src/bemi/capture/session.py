@@ -63,7 +63,7 @@ def open_session(
         stack.callback(source.close)
         encoding = source.check_settings()
         identity = source.identify()
-        catalog = Catalog(catalog_conn, encoding)
+        catalog = Catalog(catalog_conn, encoding, settings.publication)
         next_xid = _next_xid(catalog_conn)
         try:
             source.start(settings.slot, settings.publication)

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import psycopg
 
-from bemi.change import Change, Committed, Event, Stretch, Transaction
+from bemi.change import Change, Committed, Ddl, Event, Skipped, Stretch, Transaction, Version
 from bemi.connections import explain
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
@@ -133,6 +133,8 @@ class Sink:
     def put(self, event: Event) -> None:
         """Take the next event in order. Skips what the checkpoint says is stored."""
         if event.transaction.commit_lsn < self._start:
+            return
+        if isinstance(event, Version | Skipped | Ddl):
             return
         if isinstance(event, Committed):
             self._end_transaction(event)

@@ -30,6 +30,7 @@ from bemi.change import (
     Stretch,
     Table,
     Transaction,
+    Version,
 )
 from bemi.errors import ProtocolError
 
@@ -107,8 +108,10 @@ class Stitcher:
         return (*told, Committed(transaction, message.end_lsn, self._ordinal, self._marked))
 
     def _relation(self, message: Relation, _lsn: int) -> tuple[Event, ...]:
-        self._tables[message.oid] = self._describe(message)
-        return _NOTHING
+        table = self._tables[message.oid] = self._describe(message)
+        if self._transaction is None:
+            return _NOTHING
+        return (Version(self._transaction, table, self._ordinal + 1),)
 
     def _insert(self, message: Insert, lsn: int) -> tuple[Event, ...]:
         table = self._table(message.relation, message.new)

@@ -30,9 +30,10 @@ create table table_versions (
     schema text not null,
     "table" text not null,
     partition text,           -- the name of the table itself, where "table" is above it
-    columns jsonb not null,   -- a list of {name, number, type, type_oid, key}
+    columns jsonb not null,   -- a list of {name, number, type, type_oid, stamp}
     primary_key text[] not null,
     replica_identity text not null,
+    filenode bigint not null,  -- changes when the table is rewritten
     inferred boolean not null,  -- the catalog no longer knew the table as it was
     created_at timestamptz not null default now(),
     unique (source_id, epoch, relation, from_position, from_ordinal)
