@@ -1,0 +1,173 @@
+"""The last stored image of rows, by their keys: what a row was before the next change came.
+
+Only images that nothing can have outdated unseen are `trusted`: they lie in the interval that
+is still open, whose membership in the publication is what it was, and no gap of their table
+ends behind them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from bemi.store.versions import Place
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A row: of `relation`, which the history knows by `names`, with the text of its key."""
+
+    relation: int
+    membership: int
+    names: tuple[str, ...]
+    key: str
+
+
+class Image(msgspec.Struct, frozen=True):
+    """A row as the last change left it; `after` has its columns' JSON, None for a deleted row."""
+
+    after: dict[str, msgspec.Raw] | None
+    flags: frozenset[str]
+    place: Place
+    rules: int | None
+
+
+_decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_LAST: Final[LiteralString] = """
+select w.relation::bigint, w.key, r.operation, r.after::text, r.flags, r.epoch,
+    r.commit_position, r.ordinal,
+    (select c.rules from {contexts} c where c.id = r.context_id)
+from unnest(%(relations)s::oid[], %(memberships)s::oid[], %(names)s::text[], %(keys)s::text[])
+    w (relation, membership, name, key)
+join {intervals} i
+    on i.source_id = %(source_id)s and i.relation = w.relation and i.to_position is null
+    and i.membership = w.membership and i.epoch = %(epoch)s
+cross join lateral (
+    select * from {row_changes} r
+    where r."table" = w.name and r.primary_key = w.key and r.relation = w.relation
+        and r.epoch = i.epoch and r.commit_position >= i.from_position
+    order by r.commit_position desc, r.ordinal desc
+    limit 1
+) r
+where not exists (
+    select from {gaps} g
+    where g.source_id = %(source_id)s and g.relation = w.relation and g.epoch = r.epoch
+        and g.columns is null and g.to_position >= r.commit_position
+)
+"""
+
+# Whatever lies between then and now: for who compares what was with what is.
+_LATEST: Final[LiteralString] = """
+select w.relation::bigint, w.key, r.operation, r.after::text, r.flags, r.epoch,
+    r.commit_position, r.ordinal,
+    (select c.rules from {contexts} c where c.id = r.context_id)
+from unnest(%(relations)s::oid[], %(memberships)s::oid[], %(names)s::text[], %(keys)s::text[])
+    w (relation, membership, name, key)
+cross join lateral (
+    select * from (
+        (select r.operation, r.after, r.flags, r.epoch, r.commit_position, r.ordinal, r.context_id
+        from {row_changes} r
+        where r."table" = w.name and r.primary_key = w.key and r.relation = w.relation
+            and r.epoch = any(%(epochs)s)
+            and (r.epoch < %(epoch)s or r.commit_position < %(before)s)
+        order by r.epoch desc, r.commit_position desc, r.ordinal desc
+        limit 1)
+        union all
+        (select 'DELETE', null, null, r.epoch, r.commit_position, r.ordinal, r.context_id
+        from {row_changes} r
+        where r."table" = w.name and r.previous_key = w.key and r.relation = w.relation
+            and r.epoch = any(%(epochs)s)
+            and (r.epoch < %(epoch)s or r.commit_position < %(before)s)
+        order by r.epoch desc, r.commit_position desc, r.ordinal desc
+        limit 1)
+        union all
+        (select 'TRUNCATE', null, null, r.epoch, r.commit_position, r.ordinal, r.context_id
+        from {row_changes} r
+        where r."table" = w.name and r.operation = 'TRUNCATE' and r.relation = w.relation
+            and r.epoch = any(%(epochs)s)
+            and (r.epoch < %(epoch)s or r.commit_position < %(before)s)
+        order by r.epoch desc, r.commit_position desc, r.ordinal desc
+        limit 1)
+    ) each
+    order by epoch desc, commit_position desc, ordinal desc
+    limit 1
+) r
+"""
+
+
+def trusted(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    source_id: int,
+    epoch: int,
+    wanted: Sequence[Wanted],
+) -> dict[tuple[int, str], Image]:
+    """The images of these rows as the history's end has them, by relation and key.
+
+    In the cursor's transaction, whose own rows count. A row is left out when the history does
+    not have it, or can't vouch for it.
+    """
+    return _read(cursor, schema, _LAST, wanted, {"source_id": source_id, "epoch": epoch})
+
+
+def latest(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    source_id: int,
+    wanted: Sequence[Wanted],
+    *,
+    epoch: int,
+    before: int,
+) -> dict[tuple[int, str], Image]:
+    """The images of these rows before commit position `before` of `epoch`, over gaps too.
+
+    A row that was deleted, truncated or given another key has an image without `after`.
+    """
+    epochs = [
+        row[0]
+        for row in cursor.execute(
+            sql.SQL("select epoch from {} where source_id = %s and epoch <= %s").format(
+                sql.Identifier(schema, "epochs")
+            ),
+            [source_id, epoch],
+        )
+    ]
+    parameters = {"source_id": source_id, "epoch": epoch, "epochs": epochs, "before": before}
+    return _read(cursor, schema, _LATEST, wanted, parameters)
+
+
+def _read(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    query: LiteralString,
+    wanted: Sequence[Wanted],
+    parameters: dict[str, object],
+) -> dict[tuple[int, str], Image]:
+    rows = [(row, name) for row in wanted for name in row.names]
+    if not rows:
+        return {}
+    tables = ("contexts", "intervals", "row_changes", "gaps")
+    cursor.execute(
+        sql.SQL(query).format(**{name: sql.Identifier(schema, name) for name in tables}),
+        parameters
+        | {
+            "relations": [row.relation for row, _ in rows],
+            "memberships": [row.membership for row, _ in rows],
+            "names": [name for _, name in rows],
+            "keys": [row.key for row, _ in rows],
+        },
+    )
+    found: dict[tuple[int, str], Image] = {}
+    for relation, key, operation, after, flags, *place, rules in cursor:
+        image = Image(
+            None if after is None or operation in ("DELETE", "TRUNCATE") else _decode(after),
+            frozenset(flags or ()),
+            (place[0], place[1], place[2]),
+            rules,
+        )
+        known = found.get((relation, key))
+        if known is None or known.place < image.place:
+            found[relation, key] = image
+    return found

@@ -1,0 +1,155 @@
+"""The versions of each table: names, columns, types, key, and from which change on they hold."""
+
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from bemi.change import Table
+
+Place = tuple[int, int, int]
+"""Epoch, commit position, ordinal."""
+
+
+class StoredColumn(msgspec.Struct, frozen=True):
+    """`number` is its attnum, 0 when the catalog no longer knew it; see `bemi.change.Column`."""
+
+    name: str
+    number: int
+    type: str
+    type_oid: int
+    stamp: int
+    filled: bool = False
+
+
+class StoredVersion(msgspec.Struct, frozen=True):
+    """A table from a change on. `table` is the one above a partition; `partition` its own name."""
+
+    relation: int
+    schema: str
+    table: str
+    partition: str | None
+    columns: tuple[StoredColumn, ...]
+    primary_key: tuple[str, ...]
+    replica_identity: str
+    filenode: int
+    inferred: bool
+    place: Place = (0, 0, 0)
+
+    def alike(self, other: "StoredVersion") -> bool:
+        """Whether nothing that a reader of the history could see differs."""
+        return _without_place(self) == _without_place(other)
+
+
+def version_of(table: Table) -> StoredVersion:
+    return StoredVersion(
+        relation=table.oid,
+        schema=table.schema,
+        table=table.name,
+        partition=table.partition,
+        columns=tuple(
+            StoredColumn(
+                column.name,
+                column.number,
+                column.type,
+                column.type_oid,
+                column.stamp,
+                column.filled,
+            )
+            for column in table.columns
+        ),
+        primary_key=tuple(table.columns[at].name for at in table.key),
+        replica_identity=table.identity,
+        filenode=table.filenode,
+        inferred=table.inferred,
+    )
+
+
+def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
+    """Columns that may have got other values without a change: their older values prove nothing.
+
+    Another type; a new column that older rows have a value in; or a column that was altered
+    when the table was rewritten, which is how `alter column … type … using` looks.
+    """
+    known = {column.name: column for column in before.columns}
+    moved = before.filenode != after.filenode
+    found = []
+    for column in after.columns:
+        was = known.get(column.name)
+        if was is None:
+            renamed = any(each.number == column.number and each.number for each in before.columns)
+            if not renamed and (column.filled or moved):
+                found.append(column.name)
+        elif was.type_oid != column.type_oid or (moved and was.stamp != column.stamp):
+            found.append(column.name)
+    return found
+
+
+def read(
+    conn: psycopg.Connection[Any], schema: str, source_id: int
+) -> dict[int, list[StoredVersion]]:
+    """All versions of a source's tables by relation, the oldest first."""
+    rows = conn.execute(
+        sql.SQL(
+            'select relation::bigint, schema, "table", partition, columns, primary_key, '
+            "replica_identity, filenode, inferred, epoch, from_position, from_ordinal "
+            "from {} where source_id = %s order by epoch, from_position, from_ordinal"
+        ).format(sql.Identifier(schema, "table_versions")),
+        [source_id],
+    )
+    found: dict[int, list[StoredVersion]] = {}
+    for relation, schema_name, table, partition, columns, *rest, epoch, position, ordinal in rows:
+        key, identity, filenode, inferred = rest
+        version = StoredVersion(
+            relation,
+            schema_name,
+            table,
+            partition,
+            tuple(msgspec.convert(columns, list[StoredColumn])),
+            tuple(key),
+            identity,
+            filenode,
+            inferred,
+            (epoch, position, ordinal),
+        )
+        found.setdefault(relation, []).append(version)
+    return found
+
+
+def insert(
+    cursor: psycopg.Cursor[Any], schema: str, source_id: int, version: StoredVersion
+) -> None:
+    """Keep a version from its place on; once."""
+    epoch, position, ordinal = version.place
+    cursor.execute(
+        sql.SQL(
+            "insert into {} (source_id, epoch, relation, from_position, from_ordinal, schema, "
+            '"table", partition, columns, primary_key, replica_identity, filenode, inferred) '
+            "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing"
+        ).format(sql.Identifier(schema, "table_versions")),
+        [
+            source_id,
+            epoch,
+            version.relation,
+            position,
+            ordinal,
+            version.schema,
+            version.table,
+            version.partition,
+            Jsonb(msgspec.to_builtins(version.columns)),
+            list(version.primary_key),
+            version.replica_identity,
+            version.filenode,
+            version.inferred,
+        ],
+    )
+
+
+def _without_place(version: StoredVersion) -> StoredVersion:
+    """Nor the stamps, which change with every statistics target."""
+    columns = tuple(
+        msgspec.structs.replace(column, stamp=0, filled=False) for column in version.columns
+    )
+    return msgspec.structs.replace(version, columns=columns, place=(0, 0, 0))
