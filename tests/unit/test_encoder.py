@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bemi.capture import encoder as encoding
+from bemi.capture import images
 from bemi.capture import values
-from bemi.capture.encoder import MAX_KEY, Encoder, key_text
+from bemi.capture.encoder import Encoder
+from bemi.capture.keys import MAX_KEY, key_text
 from bemi.change import (
     UNCHANGED,
     Change,
@@ -369,7 +370,7 @@ def test_keys_that_are_not_utf8() -> None:
 
 
 def test_a_value_too_large_for_jsonb_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_JSONB", 2000)
+    monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(change(None, (b"1", b"x" * 3000, b"[2]", None)))
     assert image(row, "after") == {"id": 1, "doc": [2], "size": None}
     assert row["flags"] == ["too_large:title"]
@@ -386,7 +387,7 @@ NUMBERS = Table(
 
 def test_numbers_take_more_in_jsonb_than_their_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve bytes for the two of `1,`: arrays become text until the rest fits."""
-    monkeypatch.setattr(encoding, "MAX_JSONB", 12_000)
+    monkeypatch.setattr(images, "MAX_JSONB", 12_000)
     ones = b"{" + b",".join([b"1"] * 400) + b"}"
     row = stored(change(None, (ones, ones, ones, None), table=NUMBERS))
     assert row["flags"] == ["text:a"]
@@ -396,7 +397,7 @@ def test_numbers_take_more_in_jsonb_than_their_text(monkeypatch: pytest.MonkeyPa
 
 
 def test_json_that_would_not_fit_becomes_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_JSONB", 12_000)
+    monkeypatch.setattr(images, "MAX_JSONB", 12_000)
     ones = b"[" + b", ".join([b"1"] * 1000) + b"]"
     row = stored(change((None, None, None, b"null"), (None, None, None, ones), table=NUMBERS))
     assert (image(row, "changed"), image(row, "after")["d"]) == ({"d": "null"}, ones.decode())
@@ -404,21 +405,21 @@ def test_json_that_would_not_fit_becomes_text(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_values_too_large_together_leave_out_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_JSONB", 2000)
+    monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(change(None, (b"1", b"x" * 1200, b'"' + b"y" * 1300 + b'"', None)))
     assert set(image(row, "after")) == {"id", "title", "size"}
     assert row["flags"] == ["too_large:doc"]
 
 
 def test_text_that_escaping_makes_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_JSONB", 2000)
+    monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(change(None, (b"1", b"\x01" * 600, None, None)))
     assert set(image(row, "after")) == {"id", "doc", "size"}
     assert row["flags"] == ["too_large:title"]
 
 
 def test_a_value_too_large_in_the_old_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_JSONB", 2000)
+    monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(change((b"1", b"x" * 3000, None, None), (b"1", b"y", None, None)))
     assert "title" not in image(row, "changed")
     assert "title" not in image(row, "after")
@@ -427,7 +428,7 @@ def test_a_value_too_large_in_the_old_row_only(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_old_row_that_the_view_puts_together_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """after || changed is the old row: a jsonb of its own, for which the limit counts as well."""
-    monkeypatch.setattr(encoding, "MAX_JSONB", 2000)
+    monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(
         change(
             (b"1", b"x" * 1200, b'"' + b"y" * 1300 + b'"', None),
@@ -442,7 +443,7 @@ def test_the_old_row_that_the_view_puts_together_fits_too(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("most", [values.MAX_JSONB, 12_000_000], ids=["at once", "with care"])
 def test_a_wide_row_is_held_thrice_over_at_most(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Beside the value itself, that is, while it is quoted."""
-    monkeypatch.setattr(encoding, "MAX_JSONB", most)
+    monkeypatch.setattr(images, "MAX_JSONB", most)
     wide = change(None, (b"1", b"x" * 8_000_000, None, None))
     encoder = new_encoder()
     tracemalloc.start()

@@ -1,0 +1,34 @@
+"""The text of a row's primary key, as the store keeps it and people type it."""
+
+import hashlib
+from typing import Final
+
+from bemi.capture.values import quote
+from bemi.change import UNCHANGED, Row, Table
+
+MAX_KEY: Final = 2000
+"""Bytes of a primary key's text that an index entry is sure to take."""
+
+
+def key_text(table: Table, row: Row) -> bytes | None:
+    """The primary key's text: the value's own, or a JSON array of texts for several columns.
+
+    `None` where a part of it was not sent.
+    """
+    if len(table.key) == 1:
+        value = row[table.key[0]]
+        return None if value is UNCHANGED else value
+    texts = []
+    for value in (row[at] for at in table.key):
+        if value is None or value is UNCHANGED:
+            return None
+        texts.append(quote(value))
+    return b"[" + b",".join(texts) + b"]"
+
+
+def stored_key(table: Table, row: Row) -> tuple[bytes | None, bool]:
+    """The key as it is stored, and whether that is a digest of one that is too long."""
+    key = key_text(table, row)
+    if key is None or len(key) <= MAX_KEY:
+        return key, False
+    return b"sha256:" + hashlib.sha256(key).hexdigest().encode(), True
