@@ -86,11 +86,14 @@ create table baselines (
     relation oid not null,
     schema text not null,
     "table" text not null,
-    last_key text[],
+    shape text not null,  -- digest of columns, types and key: another one begins anew
+    last_key bytea[],     -- in the source's encoding; null where the rules keep it out of here
     last_position bigint,
     chunks int not null default 0,
     rows bigint not null default 0,
-    inferred bigint not null default 0,  -- changes that happened while nobody looked
+    created bigint not null default 0,  -- changes that happened while nobody looked
+    updated bigint not null default 0,
+    deleted bigint not null default 0,
     started_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     finished_at timestamptz,
