@@ -143,11 +143,10 @@ class Version(msgspec.Struct, frozen=True, eq=False):
 
 
 class Skipped(msgspec.Struct, frozen=True, eq=False):
-    """Changes of a table in one transaction that the rules left out, though they alter rows."""
+    """A change that the rules left out, though it altered rows."""
 
     transaction: Transaction
     table: Table
-    changes: int
 
 
 class Ddl(msgspec.Struct, frozen=True, eq=False):

@@ -1,8 +1,9 @@
-"""Leaves out the changes that the rules do not want stored, with the contexts only they had.
+"""Leaves out the changes that the rules do not want stored.
 
 What alters rows and is left out (by table, operation or context) is told as `Skipped`, since
 images from before it are then out of date. An UPDATE of nothing but ignored columns is no
-change at all; where the old row is not known yet, the completer decides.
+change at all; where the old row is not known yet, the completer decides. Ordinals are counted
+before: where one is missing, a rule left its change out.
 """
 
 import json
@@ -19,54 +20,33 @@ class Filter:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._tables: dict[int, tuple[Table, TableRules]] = {}
-        self._held: Stretch | None = None  # a context that no change kept so far has
         self._context: dict[str, object] = {}
-        self._stretch_told = -1
-        self._kept = 0
-        self._skipped: dict[int, tuple[Table, int]] = {}
+        self._left_out = 0
 
-    def take(self, event: Event) -> tuple[Event, ...]:
+    def take(self, event: Event) -> Event | None:
+        """The event, what stands for it, or None where nothing does."""
         if not self._rules:
-            return (event,)
+            return event
         if isinstance(event, Change):
             return self._change(event)
         if isinstance(event, Stretch):
-            return self._stretch(event)
-        if isinstance(event, Committed):
-            return self._commit(event)
-        return (event,)
+            self._context = json.loads(event.context)
+        elif isinstance(event, Committed):
+            kept = event.changes - self._left_out
+            self._context = {}
+            self._left_out = 0
+            return msgspec.structs.replace(event, changes=kept)
+        return event
 
-    def _change(self, change: Change) -> tuple[Event, ...]:
+    def _change(self, change: Change) -> Event | None:
         rules = self._of(change.table)
         if rules.skip and self._skips(rules.skip, change):
-            table, count = self._skipped.get(change.table.oid, (change.table, 0))
-            self._skipped[change.table.oid] = (table, count + 1)
-            return ()
+            self._left_out += 1
+            return Skipped(change.transaction, change.table)
         if change.before_known and rules.ignore and only_ignored(change, rules.ignore):
-            return ()
-        self._kept += 1
-        held, self._held = self._held, None
-        self._stretch_told = change.stretch
-        return (change,) if held is None or held.number != change.stretch else (held, change)
-
-    def _stretch(self, stretch: Stretch) -> tuple[Event, ...]:
-        self._context = json.loads(stretch.context)
-        if stretch.number == self._stretch_told:
-            return (stretch,)
-        self._held = stretch
-        return ()
-
-    def _commit(self, committed: Committed) -> tuple[Event, ...]:
-        skipped = tuple(
-            Skipped(committed.transaction, table, count) for table, count in self._skipped.values()
-        )
-        kept = self._kept
-        self._held = None
-        self._context = {}
-        self._stretch_told = -1
-        self._kept = 0
-        self._skipped = {}
-        return (*skipped, msgspec.structs.replace(committed, changes=kept))
+            self._left_out += 1
+            return None
+        return change
 
     def _skips(self, skips: tuple[Skip, ...], change: Change) -> bool:
         operation = change.operation.value.decode().lower()

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from bemi.change import UNCHANGED, Change, Row, Table, Value
+from bemi.change import UNCHANGED, Change, Event, Row, Table, Value
 from bemi.rules import Rules, TableRules
 
 MASK: Final = b"***"
@@ -33,10 +33,12 @@ class Masker:
         self._key = hash_key.encode()
         self._plans: dict[int, _Plan] = {}
 
-    def take(self, change: Change) -> Change:
+    def take(self, event: Event) -> Event:
+        """The event as it may be stored."""
+        return self.change(event) if self._rules and isinstance(event, Change) else event
+
+    def change(self, change: Change) -> Change:
         """The change as it may be stored."""
-        if not self._rules:
-            return change
         plan = self._plans.get(change.table.oid)
         if plan is None or plan.table is not change.table:
             plan = self._plans[change.table.oid] = self._plan(change.table)

@@ -14,8 +14,11 @@ import psycopg
 
 from bemi.capture import preflight, slot
 from bemi.capture.catalog import Catalog
+from bemi.capture.completer import Completer
 from bemi.capture.continuity import take_over
 from bemi.capture.encoder import Encoder
+from bemi.capture.filter import Filter
+from bemi.capture.masker import Masker
 from bemi.capture.protocol import postgres_time
 from bemi.capture.sink import Sink
 from bemi.capture.source import Source
@@ -25,7 +28,9 @@ from bemi.config import Settings
 from bemi.connections import connect, explained, make_lasting
 from bemi.errors import SetupError, SlotBusyError
 from bemi.lsn import Lsn
-from bemi.store import sources
+from bemi.rules import NO_RULES
+from bemi.store import rules as rules_store
+from bemi.store import sources, versions
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -33,6 +38,8 @@ class Session(msgspec.Struct, frozen=True):
 
     source: Source
     stitcher: Stitcher
+    filter: Filter
+    masker: Masker
     sink: Sink
     rules: Settings
     """The settings with the tables that `init` was told to track."""
@@ -81,6 +88,21 @@ def open_session(
             encoding=encoding.messages,
             next_xid=next_xid,
         )
+        rules = getattr(settings, "rules", NO_RULES)
+        hash_key = getattr(settings, "hash_key", "")
+        with explained("destination"):
+            rules_id = rules_store.declare(
+                writer,
+                settings.schema,
+                held.source_id,
+                rules,
+                hash_key,
+                epoch=held.epoch,
+                position=held.position,
+            )
+            rules_of = rules_store.read(writer, settings.schema, held.source_id)
+            known = versions.read(writer, settings.schema, held.source_id)
+            writer.commit()
         encoder = Encoder(
             epoch=held.epoch,
             source_id=held.source_id,
@@ -88,18 +110,30 @@ def open_session(
             timeline=identity.timeline,
             database_oid=identity.database_oid,
             encoding=encoding.text,
+            rules_id=rules_id,
+        )
+        completer = Completer(
+            settings.schema,
+            held.source_id,
+            held.epoch,
+            versions=known,
+            rules_of=rules_of,
+            rules_id=rules_id,
+            encoding=encoding.text,
         )
         sink = Sink(
             writer,
             settings.schema,
             encoder,
+            completer,
             held,
+            versions={relation: stored[-1] for relation, stored in known.items()},
             same_server=destination_system == identity.system_identifier,
         )
         close_writer.pop_all()  # from here on the sink's own
         stack.callback(sink.close)
-        rules = with_remembered_rules(settings, stored.setup if stored else None)
-        yield Session(source, stitcher, sink, rules)
+        remembered = with_remembered_rules(settings, stored.setup if stored else None)
+        yield Session(source, stitcher, Filter(rules), Masker(rules, hash_key), sink, remembered)
 
 
 def _prepare(writer: psycopg.Connection[Any]) -> str | None:

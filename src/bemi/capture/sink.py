@@ -13,19 +13,18 @@ import queue
 import select
 import threading
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import psycopg
 
-from bemi.change import Change, Committed, Ddl, Event, Skipped, Stretch, Transaction, Version
+from bemi.capture.writer import Completes, Deferred, Encodes, Piece, Writer
+from bemi.change import Change, Committed, Event, Skipped, Stretch, Transaction, Version
 from bemi.connections import explain
 from bemi.lsn import Lsn
-from bemi.store import checkpoint as checkpoints
 from bemi.store.checkpoint import Checkpoint
-from bemi.store.copy import copy_rows
-from bemi.store.partitions import Partitions
-from bemi.store.rows import CHANGE_COLUMNS, DAY, STRETCH_COLUMNS
+from bemi.store.rows import DAY
+from bemi.store.versions import StoredVersion, rewritten, version_of
 
 log = logging.getLogger("bemi.sink")
 
@@ -45,29 +44,12 @@ _SLOW: Final = 10.0
 _SAY_AGAIN: Final = 30.0
 """Seconds after which a destination that stores nothing is told of, and again."""
 
+_ROW_SIZE: Final = 100
+"""Bytes that a change takes beside its values."""
+
 _OWN_WAL: Final = 1024
 """Bytes of WAL that PostgreSQL writes by itself after our commit (a snapshot of the running
 transactions, a checkpoint record). Less than this past our own commit is no news."""
-
-
-class Encodes(Protocol):
-    """Turns events into rows of COPY's binary format."""
-
-    def context_id(self, committed_at: int, counter: int) -> int: ...
-    def change(self, change: Change, context_id: int) -> bytes: ...
-    def stretch(self, stretch: Stretch, context_id: int) -> bytes: ...
-
-
-class _Piece(msgspec.Struct):
-    """Encoded rows. `position` is set when they end with a transaction: commit."""
-
-    stretches: list[bytes] = []
-    changes: list[bytes] = []
-    size: int = 0
-    days: set[int] = set()
-    position: Lsn | None = None
-    committed_at: int | None = None
-    next_context: int = 0
 
 
 class Sink:
@@ -82,29 +64,31 @@ class Sink:
         conn: psycopg.Connection[Any],
         schema: str,
         encoder: Encodes,
+        completer: Completes,
         held: Checkpoint,
         *,
+        versions: dict[int, StoredVersion],
         same_server: bool,
     ) -> None:
         self._conn = conn
-        self._schema = schema
         self._encoder = encoder
-        self._held = held
+        self._completer = completer
+        self._epoch = held.epoch
         self._same_server = same_server
-        self._partitions = Partitions(schema)
+        self._writer = Writer(conn, schema, encoder, completer, held, same_server=same_server)
+        self._versions = versions
+        self._memberships: dict[int, int] = {}
         self._start = held.position
         self._next_context = held.next_context
         self._context = (-1, 0)  # the current stretch's number and its context's id
-        self._piece = _Piece()
+        self._piece = Piece()
         self._split = False  # the current transaction's beginning was handed over
         self._between_transactions = True
         self._reached = self._handed_over = held.position
         self._committed_at: int | None = None
         self._checkpoint_at = time.monotonic()
         self._checkpoint_asked = False
-        self._own_wal = Lsn(0)
-        self._pieces: queue.Queue[_Piece | None] = queue.Queue()
-        self._stored = held.position
+        self._pieces: queue.Queue[Piece | None] = queue.Queue()
         self._moved_at = time.monotonic()
         self._said_at = -_SAY_AGAIN
         self._failure: BaseException | None = None
@@ -117,7 +101,7 @@ class Sink:
     @property
     def stored(self) -> Lsn:
         """Everything that ends at or before this is durable in the destination."""
-        return self._stored
+        return self._writer.stored
 
     @property
     def wake(self) -> int:
@@ -134,24 +118,62 @@ class Sink:
         """Take the next event in order. Skips what the checkpoint says is stored."""
         if event.transaction.commit_lsn < self._start:
             return
-        if isinstance(event, Version | Skipped | Ddl):
-            return
         if isinstance(event, Committed):
             self._end_transaction(event)
             return
         if self._between_transactions:
             self._between_transactions = False
             self._piece.days.add(event.transaction.committed_at // DAY)
-        piece = self._piece
         if isinstance(event, Change):
-            row = self._encoder.change(event, self._context_id(event.stretch, event.transaction))
-            piece.changes.append(row)
+            self._put_change(event)
+        elif isinstance(event, Stretch):
+            context_id = self._context_id(event.number, event.transaction)
+            row = self._encoder.stretch(event, context_id)
+            self._piece.stretches.append((context_id, row))
+            self._piece.size += len(row)
+        elif isinstance(event, Version):
+            self._put_version(event)
+        elif isinstance(event, Skipped):
+            self._piece.rows.append(Deferred(event, 0))
+            self._piece.skipped.append(event)
+            self._piece.size += _ROW_SIZE
         else:
-            row = self._encoder.stretch(event, self._context_id(event.number, event.transaction))
-            piece.stretches.append(row)
-        piece.size += len(row)
-        if piece.size >= PIECE_BYTES:
+            context_id = self._context_id(event.stretch, event.transaction)
+            self._piece.ddl.append((event, context_id))
+            self._piece.used.add(context_id)
+        if self._piece.size >= PIECE_BYTES:
             self._hand_over()
+
+    def _put_change(self, change: Change) -> None:
+        piece = self._piece
+        context_id = self._context_id(change.stretch, change.transaction)
+        if self._completer.needs(change):
+            piece.rows.append(Deferred(change, context_id))
+            piece.size += _size(change)
+            return
+        row = self._encoder.change(change, context_id)
+        piece.size += len(row)
+        piece.used.add(context_id)
+        if self._completer.follows(change.table):
+            piece.rows.append(Deferred(change, context_id, row))
+            piece.size += len(row)
+        else:
+            piece.rows.append(row)
+
+    def _put_version(self, event: Version) -> None:
+        """A piece has one version of a table only: what was before is stored by then."""
+        table = event.table
+        found = version_of(table)
+        known = self._versions.get(table.oid)
+        membership = self._memberships.get(table.oid, table.membership)
+        self._memberships[table.oid] = table.membership
+        differs = known is None or not known.alike(found) or bool(rewritten(known, found))
+        if (differs or membership != table.membership) and self._piece:
+            self._hand_over()
+        if differs:
+            place = (self._epoch, int(event.transaction.commit_lsn), event.ordinal)
+            found = self._versions[table.oid] = msgspec.structs.replace(found, place=place)
+            self._piece.versions.append(found)
 
     def reached(self, position: Lsn, *, urgent: bool = False) -> None:
         """The source has nothing before `position` that was not put: an idle source's progress.
@@ -176,7 +198,7 @@ class Sink:
         if (
             self._between_transactions
             and not self._pieces.unfinished_tasks
-            and (self._piece.changes or self._checkpoint_asked or self._checkpoint_due())
+            and (self._piece or self._checkpoint_asked or self._checkpoint_due())
         ):
             self._hand_over(ends=True)
 
@@ -189,7 +211,7 @@ class Sink:
     def finish(self, seconds: float) -> None:
         """Wait, for so many seconds at most, until the whole transactions taken are stored."""
         deadline = time.monotonic() + seconds
-        if self._between_transactions and self._piece.changes:
+        if self._between_transactions and self._piece:
             self._hand_over(ends=True)
         while self._pieces.unfinished_tasks and time.monotonic() < deadline:
             if self._failure is not None:
@@ -236,10 +258,10 @@ class Sink:
         self._context = (-1, 0)
         self._reached = max(self._reached, committed.end_lsn)
         self._checkpoint_asked |= committed.marked
-        if committed.changes:
+        if committed.changes or self._piece:
             self._committed_at = committed.transaction.committed_at
             piece = self._piece
-            if len(piece.changes) >= PIECE_ROWS or piece.size >= PIECE_BYTES // 2 or self._split:
+            if len(piece.rows) >= PIECE_ROWS or piece.size >= PIECE_BYTES // 2 or self._split:
                 self._hand_over(ends=True)
 
     def _checkpoint_due(self) -> bool:
@@ -248,10 +270,10 @@ class Sink:
         if time.monotonic() - self._checkpoint_at < IDLE_INTERVAL:
             return False
         # On one server our own checkpoint makes WAL, which must not ask for the next one.
-        return not self._same_server or self._reached > self._own_wal + _OWN_WAL
+        return not self._same_server or self._reached > self._writer.own_wal + _OWN_WAL
 
     def _hand_over(self, *, ends: bool = False) -> None:
-        piece, self._piece = self._piece, _Piece()
+        piece, self._piece = self._piece, Piece()
         self._split = not ends
         if ends:
             piece.position = self._handed_over = self._reached
@@ -268,7 +290,7 @@ class Sink:
     def _write(self) -> None:
         try:
             while (piece := self._pieces.get()) is not None:
-                self._store(piece)
+                self._writer.store(piece)
                 self._pieces.task_done()
                 self._moved_at = time.monotonic()
                 self._signal()
@@ -284,33 +306,7 @@ class Sink:
         with contextlib.suppress(OSError):  # full: then it is readable all the same
             os.write(self._wake_write, b"\0")
 
-    def _store(self, piece: _Piece) -> None:
-        """Copy a piece; with a position, commit it and all before it with the checkpoint.
 
-        Guarantees that rows and checkpoint become visible and durable together: `stored`
-        moves only after the commit came back.
-        """
-        conn = self._conn
-        self._partitions.ensure(conn, piece.days)
-        with conn.cursor() as cursor:
-            if piece.stretches:
-                copy_rows(cursor, self._schema, "contexts", STRETCH_COLUMNS, piece.stretches)
-            if piece.changes:
-                copy_rows(cursor, self._schema, "row_changes", CHANGE_COLUMNS, piece.changes)
-            if piece.position is None:
-                return
-            self._held = checkpoints.advance(
-                cursor,
-                self._schema,
-                self._held,
-                position=piece.position,
-                next_context=piece.next_context,
-                committed_at=piece.committed_at,
-            )
-        conn.commit()
-        if self._same_server and not piece.changes:
-            row = conn.execute("select pg_current_wal_insert_lsn()::text").fetchone()
-            conn.commit()
-            if row is not None:
-                self._own_wal = Lsn.parse(row[0])
-        self._stored = piece.position
+def _size(change: Change) -> int:
+    rows = (change.before or (), change.after or ())
+    return _ROW_SIZE + sum(len(value) for row in rows for value in row if isinstance(value, bytes))

@@ -115,7 +115,8 @@ class Worker:
             self._accept_gap = False  # the one that was there; a later one is another question
             self._said = ("", 0.0)
             log.info("capturing", extra={"source": settings.source, "position": str(sink.stored)})
-            Pipeline(source, session.stitcher, sink).run(lambda: self._done(sink))
+            pipeline = Pipeline(source, session.stitcher, session.filter, session.masker, sink)
+            pipeline.run(lambda: self._done(sink))
             sink.finish(_DRAIN)
             source.acknowledge(sink.stored)
         log.info("stopped", extra={"source": settings.source, "position": str(sink.stored)})

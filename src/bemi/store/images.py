@@ -54,7 +54,7 @@ cross join lateral (
 where not exists (
     select from {gaps} g
     where g.source_id = %(source_id)s and g.relation = w.relation and g.epoch = r.epoch
-        and g.columns is null and g.to_position >= r.commit_position
+        and g.columns is null and g.to_position > r.commit_position
 )
 """
 

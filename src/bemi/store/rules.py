@@ -1,4 +1,4 @@
-"""The versions of a source's rules: each is kept, so that each change knows what it went through."""
+"""The versions of a source's rules; all are kept, so that each change knows its own."""
 
 import hashlib
 import hmac

@@ -1,0 +1,347 @@
+"""Fills in what a table with less than REPLICA IDENTITY FULL does not log, from the history.
+
+The old row of an UPDATE or DELETE, and TOAST values that were not sent, are what the last image
+of the row says, while nothing can have outdated it unseen (see `bemi.store.images`): else they
+stay unknown, and a flag says so. Works on a batch, whose earlier changes count.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from bemi.capture.keys import stored_key
+from bemi.capture.values import JSON, text_form, text_of_text_form
+from bemi.change import UNCHANGED, Change, Operation, Row, Skipped, Table, Value
+from bemi.rules import NO_RULES, Rules, TableRules
+from bemi.store import images
+from bemi.store.images import Image, Wanted
+from bemi.store.versions import Place, StoredVersion, rewritten, version_of
+
+_UTF8: Final = "utf-8"
+
+
+class Last(msgspec.Struct, frozen=True):
+    """A row as the change before left it, in the columns of `table`; None: it was deleted."""
+
+    table: Table
+    row: Row | None
+
+
+class Completer:
+    """For one epoch of one source.
+
+    `versions` are the tables' versions so far, by relation, the oldest first; `rules_of` gives
+    the rules of each version of them, of which `rules_id` is the present one; `encoding` is
+    that of the stream's values.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        source_id: int,
+        epoch: int,
+        *,
+        versions: dict[int, list[StoredVersion]],
+        rules_of: dict[int | None, Rules],
+        rules_id: int | None,
+        encoding: str = _UTF8,
+    ) -> None:
+        self._schema = schema
+        self._source_id = source_id
+        self._epoch = epoch
+        self._versions = versions
+        self._rules_of = rules_of
+        self._rules = rules_of.get(rules_id, NO_RULES)
+        self._encoding = encoding
+        self._table_rules: dict[tuple[int | None, int], tuple[Table, TableRules]] = {}
+
+    def needs(self, change: Change) -> bool:
+        """Whether something is missing in the change that its row's last image may have."""
+        return bool(change.table.key) and not change.before_known
+
+    def follows(self, table: Table) -> bool:
+        """Whether the images of this table are needed for changes that come later."""
+        return bool(table.key) and table.identity != "f"
+
+    def described(self, version: StoredVersion) -> None:
+        """A table's version that differs from the one before, in its place in the stream."""
+        self._versions.setdefault(version.relation, []).append(version)
+
+    def complete(
+        self, cursor: psycopg.Cursor[Any], events: Sequence[Change | Skipped]
+    ) -> list[Change | None]:
+        """The changes of a batch, in order, with what could be filled in.
+
+        None stands for an UPDATE that changed ignored columns only, and for what was skipped.
+        Reads in the cursor's transaction, which holds all that came before the batch.
+        """
+        wanted: dict[tuple[int, str], Wanted] = {}
+        for change in events:
+            if isinstance(change, Change) and self.needs(change):
+                for key in self._keys(change):
+                    wanted[change.table.oid, key] = Wanted(
+                        change.table.oid,
+                        change.table.membership,
+                        self._names(change.table),
+                        key,
+                    )
+        stored = images.trusted(
+            cursor, self._schema, self._source_id, self._epoch, list(wanted.values())
+        )
+        seen: dict[tuple[int, str], Last] = {}
+        completed: list[Change | None] = []
+        for event in events:
+            table = event.table
+            if isinstance(event, Skipped) or event.operation is Operation.TRUNCATE:
+                # Of this table nothing is known any more, or there is nothing any more.
+                seen = {at: last for at, last in seen.items() if at[0] != table.oid}
+                stored = {at: image for at, image in stored.items() if at[0] != table.oid}
+                completed.append(None if isinstance(event, Skipped) else event)
+                continue
+            done: Change | None = event
+            if self.needs(event):
+                done = self._complete(event, self._last(event, seen, stored))
+            self._remember(event, done or event, seen)
+            completed.append(done)
+        return completed
+
+    def row_of(self, image: Image, table: Table) -> Row:
+        """The values of a stored image, in the columns of `table`.
+
+        UNCHANGED stands for what can't be told from it: what was not stored, was stored under
+        other rules, or may have been rewritten since.
+        """
+        assert image.after is not None
+        version = self._version_at(table.oid, image.place)
+        doubtful = self._doubtful(table.oid, image.place)
+        old, now = self._rules_at(image.rules, table), self._rules_at(None, table, present=True)
+        names = _older_names(version, table)
+        row: list[Value] = []
+        for at, column in enumerate(table.columns):
+            name = names.get(column.name, column.name)
+            fragment = image.after.get(name)
+            if (
+                fragment is None
+                or column.name in doubtful
+                or old.treatment(at) != now.treatment(at)
+                or at in now.ignore
+                or f"undecodable:{name}" in image.flags
+            ):
+                row.append(UNCHANGED)
+            else:
+                row.append(self._value(bytes(fragment), name, image.flags, at, table, now))
+        return tuple(row)
+
+    def _value(
+        self,
+        fragment: bytes,
+        name: str,
+        flags: frozenset[str],
+        at: int,
+        table: Table,
+        rules: TableRules,
+    ) -> Value:
+        if f"json_null:{name}" in flags and fragment == b"null":
+            return b"null"
+        if f"text:{name}" in flags or at in rules.mask or at in rules.hash:
+            text = text_of_text_form(fragment)
+        else:
+            text = text_form(fragment, table.columns[at].type_oid, table.array_elements)
+        if text is None or self._encoding == _UTF8:
+            return text
+        try:
+            return text.decode().encode(self._encoding)
+        except UnicodeEncodeError:
+            return UNCHANGED
+
+    def _complete(self, change: Change, last: Last | None) -> Change | None:
+        rules = self._rules_at(None, change.table, present=True)
+        if last is not None and last.table is not change.table:
+            last = _in_columns_of(change.table, last)
+        if last is None or last.row is None or not _agrees(change, last.row):
+            return change
+        known = change.before or (UNCHANGED,) * len(last.row)
+        after = change.after
+        if after is None:
+            before = _first_known(known, last.row)
+            return _with_before(change, before, _unknown(change.table, rules, before, None))
+        after = _first_known(after, last.row)
+        before = tuple(
+            value if was is not UNCHANGED and _same(column.type_oid, was, value) else was
+            for column, was, value in zip(
+                change.table.columns, _first_known(known, last.row), after, strict=True
+            )
+        )
+        filled = {
+            f"unchanged:{column.name}"
+            for column, sent, value in zip(
+                change.table.columns, change.after or (), after, strict=True
+            )
+            if sent is UNCHANGED and value is not UNCHANGED
+        }
+        flags = tuple(flag for flag in change.flags if flag not in filled)
+        whole = msgspec.structs.replace(change, after=after, flags=flags)
+        if (
+            rules.ignore
+            and not (rules.mask | rules.exclude)
+            and _differs_only(before, after, rules.ignore)
+        ):
+            return None
+        return _with_before(whole, before, _unknown(change.table, rules, before, after))
+
+    def _last(
+        self,
+        change: Change,
+        seen: dict[tuple[int, str], Last],
+        stored: dict[tuple[int, str], Image],
+    ) -> Last | None:
+        table = change.table
+        for key in self._keys(change):
+            last = seen.get((table.oid, key))
+            if last is not None:
+                return last
+            image = stored.get((table.oid, key))
+            if image is not None:
+                return Last(table, None if image.after is None else self.row_of(image, table))
+        return None
+
+    def _remember(self, change: Change, done: Change, seen: dict[tuple[int, str], Last]) -> None:
+        table = change.table
+        if not table.key:
+            return
+        for row in (change.before, change.after):
+            key = self._key(table, row)
+            if key is not None:
+                seen[table.oid, key] = Last(table, None)
+        if done.after is not None:
+            key = self._key(table, done.after)
+            ignore = self._rules_at(None, table, present=True).ignore
+            if key is not None:
+                row = tuple(
+                    UNCHANGED if at in ignore else value for at, value in enumerate(done.after)
+                )
+                seen[table.oid, key] = Last(table, row)
+
+    def _keys(self, change: Change) -> list[str]:
+        """The key under which the row was last stored: the old one, where it was sent."""
+        key = self._key(change.table, change.before)
+        if key is None:
+            key = self._key(change.table, change.after)
+        return [] if key is None else [key]
+
+    def _key(self, table: Table, row: Row | None) -> str | None:
+        if row is None:
+            return None
+        key, _ = stored_key(table, row)
+        return None if key is None else key.decode(self._encoding, "backslashreplace")
+
+    def _names(self, table: Table) -> tuple[str, ...]:
+        names = {version.table for version in self._versions.get(table.oid, ())}
+        return tuple(names | {table.name})
+
+    def _version_at(self, relation: int, place: Place) -> StoredVersion | None:
+        found = None
+        for version in self._versions.get(relation, ()):
+            if version.place <= place:
+                found = version
+        return found
+
+    def _doubtful(self, relation: int, place: Place) -> set[str]:
+        """Columns that may have been rewritten since."""
+        versions = self._versions.get(relation, ())
+        return {
+            name
+            for before, after in itertools.pairwise(versions)
+            if after.place > place
+            for name in rewritten(before, after)
+        }
+
+    def _rules_at(self, rules_id: int | None, table: Table, *, present: bool = False) -> TableRules:
+        which = -1 if present else rules_id
+        known = self._table_rules.get((which, table.oid))
+        if known is None or known[0] is not table:
+            rules = self._rules if present else self._rules_of.get(rules_id, NO_RULES)
+            names = [column.name for column in table.columns]
+            known = (table, rules.for_table(table.schema, table.name, names))
+            self._table_rules[which, table.oid] = known
+        return known[1]
+
+
+def _older_names(version: StoredVersion | None, table: Table) -> dict[str, str]:
+    """What renamed columns were called in an older version, found by their numbers."""
+    if version is None:
+        return {}
+    by_number = {column.number: column.name for column in version.columns if column.number}
+    return {
+        column.name: by_number[column.number]
+        for column in table.columns
+        if column.number in by_number and by_number[column.number] != column.name
+    }
+
+
+def _in_columns_of(table: Table, last: Last) -> Last | None:
+    """The last row in the columns of a later version of its table, earlier in the same batch."""
+    if last.row is None:
+        return last
+    changed = set(rewritten(version_of(last.table), version_of(table)))
+    places = {column.number: at for at, column in enumerate(last.table.columns) if column.number}
+    row = tuple(
+        last.row[places[column.number]]
+        if column.number in places and column.name not in changed
+        else UNCHANGED
+        for column in table.columns
+    )
+    return Last(table, row)
+
+
+def _agrees(change: Change, row: Row) -> bool:
+    """Whether what was sent of the old row is what the image says."""
+    return change.before is None or all(
+        sent is UNCHANGED or was is UNCHANGED or sent == was
+        for sent, was in zip(change.before, row, strict=True)
+    )
+
+
+def _first_known(row: Row, other: Row) -> Row:
+    return tuple(
+        was if value is UNCHANGED else value for value, was in zip(row, other, strict=True)
+    )
+
+
+def _same(type_oid: int, was: Value, value: Value) -> bool:
+    """Equal; of `json`, the history does not keep the spelling."""
+    if was == value:
+        return True
+    if type_oid != JSON or not isinstance(was, bytes) or not isinstance(value, bytes):
+        return False
+    try:
+        return bool(msgspec.json.decode(was) == msgspec.json.decode(value))
+    except ValueError:
+        return False
+
+
+def _differs_only(before: Row, after: Row, ignored: frozenset[int]) -> bool:
+    """Whether nothing differs but ignored columns, whose old values the history can't vouch for."""
+    return all(
+        at in ignored or was == value
+        for at, (was, value) in enumerate(zip(before, after, strict=True))
+    )
+
+
+def _unknown(table: Table, rules: TableRules, before: Row, after: Row | None) -> tuple[str, ...]:
+    """Flags of the columns whose old value is not known, though it should be."""
+    return tuple(
+        f"before_unknown:{column.name}"
+        for at, (column, was) in enumerate(zip(table.columns, before, strict=True))
+        if was is UNCHANGED
+        and at not in rules.exclude
+        and (after is None or after[at] is not UNCHANGED)
+    )
+
+
+def _with_before(change: Change, before: Row, unknown: tuple[str, ...]) -> Change:
+    flags = tuple(flag for flag in change.flags if flag != "before_unknown") + unknown
+    return msgspec.structs.replace(change, before=before, before_known=not unknown, flags=flags)
