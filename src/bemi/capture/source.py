@@ -35,6 +35,8 @@ STREAM_SETTINGS: Final = {
     "extra_float_digits": "3",
     "xmloption": "content",
     "lc_monetary": "C",
+    # A regclass and its kin are written with their schema, but for what is PostgreSQL's own.
+    "search_path": "pg_catalog",
 }
 """The session settings that shape values in the stream; a role's own would change it."""
 
