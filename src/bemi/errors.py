@@ -4,6 +4,7 @@ BemiError
 ├── ConfigError        a setting is missing or wrong
 ├── SetupError         a server is not as it must be; waiting will not help
 │   ├── StoreVersionError   the destination's schema is newer or older than this Bemi
+│   ├── TableError     the rows of one table can't be read; those of others can
 │   ├── RefusedError   a server refused a connection, for a reason unknown to Bemi
 │   └── GapError       changes can't be had any more; an operator must decide
 ├── PassingError       a state that passes by itself: the worker waits
@@ -31,6 +32,10 @@ class SetupError(BemiError):
 
 class StoreVersionError(SetupError):
     """The destination's schema does not fit this version of Bemi."""
+
+
+class TableError(SetupError):
+    """The rows of one table can't be read; those of others can."""
 
 
 class RefusedError(SetupError):
