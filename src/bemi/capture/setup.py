@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from bemi.capture import preflight, publication, slot
+from bemi.capture import event_triggers, preflight, publication, slot
 from bemi.capture.progress import Progress, Report
 from bemi.capture.source import Identity, Source
 from bemi.capture.tables import TableState, publish, survey, with_remembered_rules
@@ -48,6 +48,8 @@ class InitResult:
     """What is lost between the checkpoint and the slot, which `run --accept-gap` records."""
     position: Lsn
     """Where the history goes on."""
+    ddl_script: str | None = None
+    """SQL that an owner has to run for the event triggers, where this role may not make them."""
 
 
 def init(
@@ -56,12 +58,14 @@ def init(
     full: Sequence[str] = (),
     readers: Sequence[str] = (),
     new_slot: bool = False,
+    ddl: bool = False,
     report: Report,
 ) -> InitResult:
     """Make the destination's schema, the publication, the slot and the checkpoint.
 
     `full`: globs of tables to set to REPLICA IDENTITY FULL. `readers`: roles to let read the
     history. `new_slot`: make the slot anew, for a stream that can't get past some WAL.
+    `ddl`: make the event triggers that record DDL, too.
     What is there already stays as it is; a run that failed is completed by the next one.
     Raises `SetupError`, before anything is changed when the servers are not as they must be.
     """
@@ -82,6 +86,8 @@ def init(
             _require_roles(destination, readers)
         _require_ours(source, settings)
         setup = _chosen(settings, stored)
+        if ddl:
+            setup = msgspec.structs.replace(setup, ddl=True)
         settings = with_remembered_rules(settings, setup)
         to_full = _select_full(source, settings, full)
 
@@ -97,6 +103,7 @@ def init(
             gap = _find_gap(destination, settings, held, identity, position)
             _grant(destination, settings, readers, progress)
 
+        ddl_script = _record_ddl(source, setup, progress, asked=ddl)
         states = survey(source, settings)
     return InitResult(
         changed=tuple(progress.done),
@@ -110,6 +117,7 @@ def init(
         not_full=tuple(not_full),
         gap=gap,
         position=held.position,
+        ddl_script=ddl_script,
     )
 
 
@@ -406,6 +414,23 @@ def _find_gap(
         )
     if at > held.position:
         return f"changes between {held.position} and {at} are lost"
+    return None
+
+
+def _record_ddl(source: Connection, setup: Setup, progress: Progress, *, asked: bool) -> str | None:
+    """Make the event triggers, or bring to this version those that an earlier run made.
+
+    The SQL for who may, when this role may not.
+    """
+    if not asked and not (setup.ddl and event_triggers.read(source).installed != "no"):
+        return None
+    with explained("source"):
+        try:
+            made = event_triggers.install(source)
+        except psycopg.errors.InsufficientPrivilege:
+            return event_triggers.script()
+    if made:
+        progress.add("made event triggers that record DDL")
     return None
 
 

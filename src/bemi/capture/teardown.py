@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from bemi.capture import publication, slot
+from bemi.capture import event_triggers, publication, slot
 from bemi.capture.progress import Progress, Report
 from bemi.config import Settings
 from bemi.connections import connect, explained
@@ -61,6 +61,7 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
             if published is not None:
                 publication.drop(source, published.name)
                 progress.add(f'dropped the publication "{published.name}"')
+            _remove_event_triggers(source, notes, progress)
             set_back = _still_full(source, stored)
         if history:
             with (
@@ -107,6 +108,20 @@ def _droppable_publication(
             " `bemi teardown` again",
         )
     return found
+
+
+def _remove_event_triggers(source: Connection, notes: list[str], progress: Progress) -> None:
+    if event_triggers.read(source).installed == "no":
+        return
+    try:
+        event_triggers.remove(source)
+    except psycopg.errors.InsufficientPrivilege:
+        notes.append(
+            "the event triggers that record DDL stay: only a superuser may remove them; as one:\n"
+            + event_triggers.removal()
+        )
+        return
+    progress.add("dropped the event triggers that record DDL")
 
 
 def _stored(settings: Settings, notes: list[str], *, required: bool) -> sources.StoredSource | None:

@@ -30,6 +30,7 @@ def command(
     reader: Globs = (),
     slot_wait: float | None = None,
     new_slot: Annotated[bool, Parameter(negative=())] = False,
+    ddl: Annotated[bool, Parameter(negative=())] = False,
     connection: SettingsFlags = SettingsFlags(),  # noqa: B008 - frozen
     json: bool = False,
 ) -> int:
@@ -58,6 +59,9 @@ def command(
     new_slot
         Make the slot anew where the worker can't get past some WAL. What lies between is lost;
         `bemi run --accept-gap` records that.
+    ddl
+        Make event triggers on the source that record DDL statements with their context. Only a
+        superuser may; else the SQL for one is printed.
     json
         Print one JSON value: what changed, and the tables with their reasons and fixes.
     """
@@ -76,17 +80,18 @@ def command(
         full=[*full, *asked],
         readers=reader,
         new_slot=new_slot,
+        ddl=ddl,
         report=lambda line: print(
             output.printable(line), file=sys.stderr if json else sys.stdout, flush=True
         ),
     )
     if json:
         output.print_json(_as_json(result))
-        return 1 if result.not_full else 0
+        return 1 if result.not_full or result.ddl_script else 0
     _show(result, priced=bool(full))
     for flag in _matching_nothing(settings, schema, table, [*result.tracked, *result.untracked]):
         print(f"note: {output.printable(flag)} matches no table yet", file=sys.stderr)
-    return 1 if result.not_full else 0
+    return 1 if result.not_full or result.ddl_script else 0
 
 
 def _ask_for_full(states: Sequence["TableState"]) -> list[str]:
@@ -136,6 +141,9 @@ def _show(result: "InitResult", *, priced: bool) -> None:
         print(f"still tracked, though no rule wants it: {output.printable(state.qualified)}")
     if priced:
         print(PRICE)
+    if result.ddl_script:
+        print("DDL is not recorded: this role may not make event triggers. As a superuser, run:\n")
+        print(output.lines(result.ddl_script))
     if result.gap:
         print(f"gap: {result.gap}; `bemi run --accept-gap` records it and goes on")
     else:
@@ -179,4 +187,5 @@ def _as_json(result: "InitResult") -> dict[str, Any]:
         "not_full": [{"table": name, "reason": reason} for name, reason in result.not_full],
         "gap": result.gap,
         "position": str(result.position),
+        "ddl_script": result.ddl_script,
     }

@@ -1,7 +1,8 @@
 """What the destination remembers of each source: its slot and publication, and its setup.
 
 The setup is what `init` was told and did: which tables were chosen (`schemas`, `tables`), and
-how to set back each replica identity that it changed (`replica_identity`).
+how to set back each replica identity that it changed (`replica_identity`), and whether event
+triggers record DDL (`ddl`).
 """
 
 from typing import Any
@@ -19,6 +20,8 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True):
     tables: tuple[str, ...] = ()
     replica_identity: dict[str, str] = msgspec.field(default_factory=dict)
     """Of each table whose identity `init` set to FULL, the SQL that sets it back."""
+    ddl: bool = False
+    """Whether event triggers were to record DDL."""
 
 
 class StoredSource(msgspec.Struct, frozen=True):

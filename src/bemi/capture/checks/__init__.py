@@ -6,10 +6,10 @@ them in the order in which they rest on each other.
 
 from typing import Final
 
-from bemi.capture.checks import destination, published, source
+from bemi.capture.checks import ddl, destination, published, source
 from bemi.capture.checks.finding import Check, Finding, Servers
 
-__all__ = ["CHECKS", "Finding", "Servers", "destination", "published", "source"]
+__all__ = ["CHECKS", "Finding", "Servers", "ddl", "destination", "published", "source"]
 
 CHECKS: Final = (
     Check("source", source.reachable),
@@ -29,6 +29,7 @@ CHECKS: Final = (
     Check("publication", published.publication_whole, ("source",)),
     Check("tracked", published.all_published, ("publication",)),
     Check("slot", published.slot_usable, ("source",)),
+    Check("DDL", ddl.recorded, ("source",)),
     Check("writable", destination.writable, ("destination",)),
     Check("destination encoding", destination.encoding, ("destination",)),
     Check("history", destination.version, ("destination",)),
