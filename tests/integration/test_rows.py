@@ -261,7 +261,7 @@ def test_no_key_with_the_whole_row_as_identity(tracked: Track) -> None:
     assert told(rows, "operation") == ["CREATE"] * 2 + ["UPDATE"] * 2 + ["DELETE"] * 2
 
 
-def test_identity_default_knows_of_the_old_row_only_the_key(tracked: Track) -> None:
+def test_identity_default_has_the_old_row_from_the_history(tracked: Track) -> None:
     at = tracked(TODOS)
     at.source.execute("insert into todos values (1, 'a')")
     at.source.execute("update todos set title = 'b'")
@@ -270,9 +270,9 @@ def test_identity_default_knows_of_the_old_row_only_the_key(tracked: Track) -> N
     rows = at.changes()
     assert told(rows, "before", "flags") == [
         ({}, None),
-        ({}, ["before_unknown"]),
-        ({"id": 1}, ["before_unknown"]),
-        ({"id": 2}, ["before_unknown"]),
+        ({"id": 1, "title": "a", "done": False}, None),
+        ({"id": 1, "title": "b", "done": False}, None),
+        ({"id": 2, "title": "b", "done": False}, None),
     ]
     assert told(rows, "after") == [
         {"id": 1, "title": "a", "done": False},
@@ -285,6 +285,28 @@ def test_identity_default_knows_of_the_old_row_only_the_key(tracked: Track) -> N
         ("1", None),
         ("2", "1"),
         ("2", None),
+    ]
+    (stored,) = at.query(
+        "select changed::text from bemi.row_changes where operation = 'UPDATE' "
+        "order by commit_position limit 1"
+    )
+    assert stored["changed"] == '{"title": "a"}', "only what the update changed is stored twice"
+
+
+def test_identity_default_knows_of_a_row_the_history_does_not_have_only_the_key(
+    tracked: Track,
+) -> None:
+    at = tracked(TODOS, "insert into todos values (1, 'a'), (3, 'c')")
+    at.source.execute("update todos set title = 'b' where id = 1")
+    at.source.execute("update todos set id = 4 where id = 3")
+    at.source.execute("update todos set title = 'd' where id = 4")
+    at.source.execute("delete from todos where id = 1")
+    rows = at.changes()
+    assert told(rows, "before", "flags") == [
+        ({}, ["before_unknown"]),
+        ({"id": 3}, ["before_unknown"]),
+        ({"id": 4, "title": "c", "done": False}, None),
+        ({"id": 1, "title": "b", "done": False}, None),
     ]
 
 
@@ -330,7 +352,10 @@ def test_identity_using_an_index(tracked: Track) -> None:
     at.source.execute("update users set id = 2")
     at.source.execute("delete from users")
     rows = at.changes()
-    assert told(rows, "before") == [{}, {}, {"email": "a@x"}, {}, {"email": "b@x"}]
+    ann = {"id": 1, "email": "a@x", "name": "Ann"}
+    anne = {**ann, "name": "Anne"}
+    assert told(rows, "before") == [{}, ann, anne, {}, {"email": "b@x"}]
+    assert told(rows, "flags")[3:] == [["before_unknown"]] * 2
     assert told(rows, "primary_key") == ["1", "1", "1", "2", None]
 
 
@@ -371,16 +396,34 @@ def test_an_unchanged_long_value_under_identity_full_is_whole(tracked: Track) ->
     assert stored["changed"] == '{"title": "a"}'
 
 
-def test_an_unchanged_long_value_under_identity_default_is_said_to_be(tracked: Track) -> None:
+def test_an_unchanged_long_value_under_identity_default_is_in_the_history(tracked: Track) -> None:
     at = tracked(LONG, EXTERNAL)
     at.source.execute("insert into documents values (1, 'a', %s)", [BODY])
     at.source.execute("update documents set title = 'b'")
     at.source.execute("update documents set body = 'short'")
     rows = at.changes()
-    assert rows[1]["after"] == {"id": 1, "title": "b"}
-    assert rows[1]["flags"] == ["before_unknown", "unchanged:body"]
+    assert rows[1]["after"] == {"id": 1, "title": "b", "body": BODY}
     assert rows[2]["after"] == {"id": 1, "title": "b", "body": "short"}
-    assert rows[2]["flags"] == ["before_unknown"]
+    assert rows[2]["before"] == rows[1]["after"]
+    assert told(rows, "flags") == [None] * 3
+
+
+def test_an_unchanged_long_value_that_the_history_does_not_have_is_said_to_be(
+    tracked: Track,
+) -> None:
+    at = tracked(LONG, EXTERNAL)
+    with at.connect() as before:
+        before.execute("alter publication bemi drop table documents")
+        before.execute("insert into documents values (1, 'a', %s)", [BODY])
+        before.execute("alter publication bemi add table documents")
+    at.source.execute("update documents set title = 'b'")
+    at.source.execute("update documents set body = 'short'")
+    rows = at.changes()
+    assert rows[0]["after"] == {"id": 1, "title": "b"}
+    assert rows[0]["flags"] == ["before_unknown", "unchanged:body"]
+    assert rows[1]["after"] == {"id": 1, "title": "b", "body": "short"}
+    assert rows[1]["before"] == {"id": 1, "title": "b"}
+    assert rows[1]["flags"] == ["before_unknown:body"]
 
 
 def test_a_long_key_is_sent_without_being_changed(tracked: Track) -> None:
@@ -397,11 +440,8 @@ def test_a_long_key_is_sent_without_being_changed(tracked: Track) -> None:
     assert told(rows, "previous_key") == [None] * 3
     assert len(set(told(rows, "primary_key"))) == 1
     assert rows[0]["primary_key"].startswith("sha256:"), "too long for an index entry"
-    assert told(rows, "flags") == [
-        ["key_digest"],
-        ["before_unknown", "key_digest"],
-        ["before_unknown", "key_digest"],
-    ]
+    assert told(rows, "flags") == [["key_digest"]] * 3
+    assert told(rows, "before")[1:] == [{"name": name, "n": 1}, {"name": name, "n": 2}]
 
 
 # --- TRUNCATE and partitions

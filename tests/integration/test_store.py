@@ -10,11 +10,13 @@ import psycopg
 import pytest
 
 from bemi.capture import sink
+from bemi.capture.completer import Completer
 from bemi.capture.encoder import Encoder
 from bemi.capture.sink import Sink
 from bemi.change import Change, Column, Committed, Operation, Stretch, Table, Transaction
 from bemi.errors import FencedError, SetupError, StoreVersionError
 from bemi.lsn import Lsn
+from bemi.rules import NO_RULES
 from bemi.store import checkpoint, migrate
 from bemi.store.checkpoint import Checkpoint
 from tests.support.waiting import until
@@ -402,7 +404,17 @@ class Fed:
             database_oid=5,
         )
         conn = psycopg.connect(url)
-        self.sink = Sink(conn, "bemi", encoder, self.held, same_server=same_server)
+        completer = Completer(
+            "bemi",
+            self.held.source_id,
+            self.held.epoch,
+            versions={},
+            rules_of={None: NO_RULES},
+            rules_id=None,
+        )
+        self.sink = Sink(
+            conn, "bemi", encoder, completer, self.held, versions={}, same_server=same_server
+        )
         self._open = True
         self._table = Table(9, "public", "todos", (Column("id", 20, True),), (0,))
         self.end = int(self.held.position)

@@ -20,6 +20,7 @@ from bemi.capture.contexts import NO_CONTEXT
 from bemi.capture.messages import LogicalMessage, Message, Update
 from bemi.capture.sink import Sink
 from bemi.capture.stitcher import Stitcher
+from bemi.capture.writer import Writer
 from bemi.change import UNCHANGED, Change, Event, Operation
 from bemi.errors import BemiError
 from bemi.lsn import Lsn
@@ -33,9 +34,9 @@ def acknowledges_before_the_commit() -> None:
 
 def moves_the_checkpoint_before_the_rows() -> None:
     """Two transactions in the destination, the checkpoint's first."""
-    store = Sink._store
+    store = Writer.store
 
-    def apart(self: Sink, piece: Any) -> None:
+    def apart(self: Writer, piece: Any) -> None:
         if piece.position is not None:
             with self._conn.cursor() as cursor:
                 self._held = checkpoints.advance(
@@ -49,7 +50,7 @@ def moves_the_checkpoint_before_the_rows() -> None:
             self._conn.commit()
         store(self, piece)
 
-    Sink._store = apart  # type: ignore[method-assign]
+    Writer.store = apart  # type: ignore[method-assign]
 
 
 def drops_rows_that_share_an_lsn() -> None:
@@ -61,8 +62,8 @@ def drops_the_last_row_of_a_piece() -> None:
     hand_over = Sink._hand_over
 
     def less(self: Sink, *, ends: bool = False) -> None:
-        if len(self._piece.changes) > 1:
-            self._piece.changes.pop()
+        if len(self._piece.rows) > 1:
+            self._piece.rows.pop()
         hand_over(self, ends=ends)
 
     Sink._hand_over = less  # type: ignore[method-assign]

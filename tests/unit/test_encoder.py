@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bemi.capture import images
-from bemi.capture import values
+from bemi.capture import images, values
 from bemi.capture.encoder import Encoder
 from bemi.capture.keys import MAX_KEY, key_text
 from bemi.change import (

@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-from bemi.change import UNCHANGED, Change, Event, Row, Table, Value
+from bemi.capture.ddl import without_statement
+from bemi.change import UNCHANGED, Change, Ddl, Event, Row, Table, Value
 from bemi.rules import Rules, TableRules
 
 MASK: Final = b"***"
@@ -34,8 +35,15 @@ class Masker:
         self._plans: dict[int, _Plan] = {}
 
     def take(self, event: Event) -> Event:
-        """The event as it may be stored."""
-        return self.change(event) if self._rules and isinstance(event, Change) else event
+        """The event as it may be stored. A statement may hold any value: it loses its text."""
+        if not self._rules:
+            return event
+        if isinstance(event, Change):
+            return self.change(event)
+        rules = self._rules
+        if isinstance(event, Ddl) and (rules.exclude or rules.mask or rules.hash):
+            return without_statement(event)
+        return event
 
     def change(self, change: Change) -> Change:
         """The change as it may be stored."""

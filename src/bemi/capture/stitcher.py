@@ -8,6 +8,7 @@ held back for it. Knows no database: how a relation is described is asked of `de
 from collections.abc import Callable
 from typing import Final
 
+from bemi.capture import ddl
 from bemi.capture.contexts import NO_CONTEXT, Context, read_context
 from bemi.capture.messages import (
     Begin,
@@ -24,6 +25,7 @@ from bemi.change import (
     UNCHANGED,
     Change,
     Committed,
+    Ddl,
     Event,
     Operation,
     Row,
@@ -161,6 +163,8 @@ class Stitcher:
             self._current()
             self._marked = True
             return _NOTHING
+        if message.prefix == ddl.PREFIX:
+            return self._ddl(message)
         if message.prefix != CONTEXT_PREFIX:
             return _NOTHING
         self._current()
@@ -182,6 +186,33 @@ class Stitcher:
             self._stretch_used = self._stretch_told = False
         self._context_flags = () if context.dropped is None else ("context_dropped",)
         return told
+
+    def _ddl(self, message: LogicalMessage) -> tuple[Event, ...]:
+        """A statement has a context as a change has, and no ordinal."""
+        told = self._use_stretch()
+        read = ddl.read_ddl(message.content, self._encoding)
+        return (
+            *told,
+            Ddl(
+                self._current(),
+                message.lsn,
+                self._stretch,
+                read.tag,
+                read.object_type,
+                read.identity,
+                read.relation,
+                read.statement,
+                read.detail,
+            ),
+        )
+
+    def _use_stretch(self) -> tuple[Event, ...]:
+        """The stretch, where its context is known and was not told yet."""
+        if self._stretch_used:
+            return _NOTHING
+        self._stretch_used = True
+        self._current()
+        return _NOTHING if self._context is None else self._tell_stretch()
 
     def _tell_stretch(self) -> tuple[Event, ...]:
         self._stretch_told = True
@@ -223,10 +254,7 @@ class Stitcher:
         )
         if self._stretch_used:
             return (change,)
-        self._stretch_used = True
-        if self._context is None:
-            return (change,)
-        return (*self._tell_stretch(), change)
+        return (*self._use_stretch(), change)
 
     def _current(self) -> Transaction:
         if self._transaction is None:
