@@ -49,6 +49,19 @@ def declare(
     return int(row[0])
 
 
+def agreed(
+    conn: psycopg.Connection[Any], schema: str, source_id: int, rules: Rules, hash_key: str
+) -> int | None:
+    """The version in force, if it is of these rules."""
+    row = conn.execute(
+        sql.SQL(
+            "select rules_id, digest from {} where source_id = %s order by rules_id desc limit 1"
+        ).format(sql.Identifier(schema, "rules")),
+        [source_id],
+    ).fetchone()
+    return int(row[0]) if row is not None and row[1] == _digest(rules, hash_key) else None
+
+
 def read(conn: psycopg.Connection[Any], schema: str, source_id: int) -> dict[int | None, Rules]:
     """All versions by their numbers; changes from before there were rules have None."""
     rows = conn.execute(

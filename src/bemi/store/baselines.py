@@ -1,0 +1,429 @@
+"""Baselines in the store: which tables lack one, and each chunk with what it takes to go on.
+
+A chunk's rows and the place to go on from are written in one transaction, so that a baseline
+that was killed goes on behind the last chunk that is stored, and repeats none.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from bemi.errors import BemiError
+from bemi.lsn import Lsn
+from bemi.store.copy import copy_rows
+from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS
+
+
+class IntervalEndedError(BemiError):
+    """The stretch in which the table was covered ended: what was read belongs to no other."""
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """The open stretch of a table's coverage that a baseline is for."""
+
+    interval_id: int
+    epoch: int
+    relation: int
+    schema: str
+    table: str
+    partition: str | None
+    from_position: int
+    state_position: int | None
+    known_before: bool
+    """There is history of the table from before, with a stretch missing in between."""
+    state_before: bool
+    """All of its rows were known then."""
+    failed: str | None
+    """Why its last baseline was given up."""
+
+    @property
+    def name(self) -> str:
+        return self.partition or f"{self.schema}.{self.table}"
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """How far the baseline of one table is."""
+
+    baseline_id: int
+    interval: Interval
+    shape: str
+    last_key: tuple[bytes, ...] | None = None
+    last_position: int | None = None
+    chunks: int = 0
+    rows: int = 0
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What one chunk adds."""
+
+    rows: int = 0
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+class Touched(msgspec.Struct, frozen=True):
+    """A change of a table whose transaction a look did not see, and where it is stored."""
+
+    operation: str
+    key: str | None
+    previous_key: str | None
+    before: dict[str, msgspec.Raw] | None
+    after: dict[str, msgspec.Raw] | None
+    flags: frozenset[str]
+    rules: int | None
+    commit_position: int
+    ordinal: int
+
+
+_INTERVAL: Final = sql.SQL(
+    'i.interval_id, i.epoch, i.relation::bigint, i.schema, i."table", i.partition, '
+    "i.from_position, i.state_position, "
+    "exists (select from {intervals} e where e.source_id = i.source_id "
+    "and e.relation = i.relation and e.interval_id <> i.interval_id), "
+    "exists (select from {intervals} e where e.source_id = i.source_id "
+    "and e.relation = i.relation and e.state_position <= e.to_position), "
+    "(select b.failed from {baselines} b where b.interval_id = i.interval_id "
+    "order by b.baseline_id desc limit 1)"
+)
+
+_BASELINE: Final = sql.SQL(
+    "b.baseline_id, b.shape, b.last_key, b.last_position, b.chunks, b.rows, b.created, "
+    "b.updated, b.deleted"
+)
+
+
+def intervals(conn: psycopg.Connection[Any], schema: str, source_id: int) -> list[Interval]:
+    """The stretches of a source's tables that are open, by the tables' names."""
+    rows = conn.execute(
+        sql.SQL(
+            "select {columns} from {intervals} i join {checkpoints} c "
+            "on c.source_id = i.source_id and c.epoch = i.epoch "
+            "where i.source_id = %s and i.to_position is null "
+            'order by i.schema, i."table", i.partition'
+        ).format(
+            columns=_INTERVAL.format(**_tables(schema)),
+            **_tables(schema),
+        ),
+        [source_id],
+    ).fetchall()
+    return [Interval(*row) for row in rows]
+
+
+def claim(conn: psycopg.Connection[Any], schema: str, source_id: int) -> bool:
+    """Whether this session, as long as it lasts, is the one that takes a source's baselines."""
+    row = conn.execute(
+        "select pg_try_advisory_lock(hashtextextended(%s, 0))",
+        [f"bemi.baseline {schema} {source_id}"],
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def begin(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    source_id: int,
+    interval: Interval,
+    shape: str,
+) -> Baseline:
+    """The unfinished baseline of an interval, to go on with, or a new one.
+
+    One of another interval, or of a table that looked otherwise, can't go on. Raises
+    `IntervalEndedError`.
+    """
+    with conn.transaction():
+        _hold(conn, schema, interval)
+        row = conn.execute(
+            sql.SQL(
+                "select {}, b.interval_id from {} b where source_id = %s and relation = %s "
+                "and finished_at is null and failed is null"
+            ).format(_BASELINE, sql.Identifier(schema, "baselines")),
+            [source_id, interval.relation],
+        ).fetchone()
+        if row is not None:
+            *found, interval_id = row
+            if interval_id == interval.interval_id and found[1] == shape:
+                return _baseline(interval, found)
+            fail(conn, schema, found[0], "it was begun anew")
+        row = conn.execute(
+            sql.SQL(
+                "insert into {} as b (source_id, epoch, interval_id, relation, schema, "
+                '"table", shape) values (%s, %s, %s, %s, %s, %s, %s) returning {}'
+            ).format(sql.Identifier(schema, "baselines"), _BASELINE),
+            [
+                source_id,
+                interval.epoch,
+                interval.interval_id,
+                interval.relation,
+                interval.schema,
+                interval.table,
+                shape,
+            ],
+        ).fetchone()
+        assert row is not None
+        return _baseline(interval, row)
+
+
+def next_chunk(conn: psycopg.Connection[Any], schema: str) -> int:
+    """A number that no chunk had, for its context's id."""
+    row = conn.execute(
+        "select nextval(%s::regclass)",
+        [sql.Identifier(schema, "baseline_chunks").as_string(conn)],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def touched(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    interval: Interval,
+    *,
+    xmax: int,
+    in_progress: Sequence[int],
+    next_xid: int,
+    position: Lsn,
+    keys: Sequence[str] | None,
+) -> list[Touched]:
+    """The stored changes of a table whose transactions a look did not see, in their order.
+
+    Of those that committed before `position`, all of which the caller knows to be stored. With
+    `keys`, only what touches these rows, or rows that are not told.
+    """
+    contexts = [
+        row[0]
+        for row in conn.execute(
+            sql.SQL(
+                "select id from {} where transaction_id = any(%s) "
+                "or transaction_id >= %s and transaction_id < %s"
+            ).format(sql.Identifier(schema, "contexts")),
+            [list(in_progress), xmax, next_xid],
+        )
+    ]
+    if not contexts:
+        return []
+    rows = conn.execute(
+        sql.SQL(
+            "select r.operation, r.primary_key, r.previous_key, {images} r.flags, "
+            "r.commit_position, r.ordinal, "
+            "(select c.rules from {contexts} c where c.id = r.context_id) "
+            "from {row_changes} r "
+            "where r.context_id = any(%(contexts)s) and r.relation = %(relation)s "
+            "and r.epoch = %(epoch)s and r.commit_position < %(position)s "
+            "and (%(keys)s::text[] is null or r.primary_key is null "
+            "or r.primary_key = any(%(keys)s) or r.previous_key = any(%(keys)s)) "
+            "order by r.commit_position, r.ordinal"
+        ).format(
+            images=sql.SQL(
+                "coalesce(r.before, r.after || r.changed)::text, r.after::text,"
+                if keys is None
+                else "null, null,"
+            ),
+            **_tables(schema),
+        ),
+        {
+            "contexts": contexts,
+            "relation": interval.relation,
+            "epoch": interval.epoch,
+            "position": int(position),
+            "keys": None if keys is None else list(keys),
+        },
+    )
+    return [
+        Touched(
+            operation=operation,
+            key=key,
+            previous_key=previous,
+            before=None if before is None else _image(before),
+            after=None if after is None else _image(after),
+            flags=frozenset(flags or ()),
+            rules=rules,
+            commit_position=commit,
+            ordinal=ordinal,
+        )
+        for operation, key, previous, before, after, flags, commit, ordinal, rules in rows
+    ]
+
+
+def store(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    baseline: Baseline,
+    *,
+    stretch: bytes | None,
+    rows: Sequence[bytes],
+    counts: Counts,
+    position: Lsn,
+    last_key: tuple[bytes, ...] | None,
+) -> Baseline:
+    """A chunk's rows, and the place behind them, in the caller's transaction.
+
+    Guarantees that no chunk is stored twice, nor by two at once: raises `BemiError` unless the
+    baseline is just as this one left it, and `IntervalEndedError` when its interval ended.
+    """
+    _hold(conn, schema, baseline.interval)
+    with conn.cursor() as cursor:
+        if stretch is not None:
+            copy_rows(cursor, schema, "contexts", STRETCH_COLUMNS, [stretch])
+        if rows:
+            copy_rows(cursor, schema, "row_changes", CHANGE_COLUMNS, rows)
+    row = conn.execute(
+        sql.SQL(
+            "update {} b set last_key = %s, last_position = %s, chunks = chunks + 1, "
+            "rows = rows + %s, created = created + %s, updated = updated + %s, "
+            "deleted = deleted + %s, updated_at = now() "
+            "where baseline_id = %s and chunks = %s and finished_at is null and failed is null "
+            "returning {}"
+        ).format(sql.Identifier(schema, "baselines"), _BASELINE),
+        [
+            None if last_key is None else list(last_key),
+            int(position),
+            counts.rows,
+            counts.created,
+            counts.updated,
+            counts.deleted,
+            baseline.baseline_id,
+            baseline.chunks,
+        ],
+    ).fetchone()
+    if row is None:
+        raise BemiError(
+            f"another process takes the baseline of {baseline.interval.name} as well",
+            fix="let one of them do it",
+        )
+    return _baseline(baseline.interval, row)
+
+
+def finish(conn: psycopg.Connection[Any], schema: str, baseline: Baseline) -> None:
+    """All rows are stored: from the last chunk on, the table's state is known."""
+    with conn.transaction():
+        _hold(conn, schema, baseline.interval)
+        conn.execute(
+            sql.SQL(
+                "update {} set state_position = %s, state_by = 'baseline' "
+                "where interval_id = %s and state_position is null"
+            ).format(sql.Identifier(schema, "intervals")),
+            [baseline.last_position, baseline.interval.interval_id],
+        )
+        conn.execute(
+            sql.SQL(
+                "update {} set finished_at = now(), updated_at = now() where baseline_id = %s"
+            ).format(sql.Identifier(schema, "baselines")),
+            [baseline.baseline_id],
+        )
+
+
+def fail(conn: psycopg.Connection[Any], schema: str, baseline_id: int, reason: str) -> None:
+    """It will not go on; the next one begins anew."""
+    conn.execute(
+        sql.SQL("update {} set failed = %s, updated_at = now() where baseline_id = %s").format(
+            sql.Identifier(schema, "baselines")
+        ),
+        [reason, baseline_id],
+    )
+
+
+def lacking(conn: psycopg.Connection[Any], schema: str, interval: Interval) -> list[str]:
+    """Keys of rows of which some change in an interval lacks a value that it did not alter."""
+    rows = conn.execute(
+        sql.SQL(
+            "select distinct r.primary_key from {row_changes} r "
+            'where r."table" = %s and r.relation = %s and r.epoch = %s '
+            "and r.commit_position >= %s and r.operation = 'UPDATE' "
+            "and r.primary_key is not null and array_to_string(r.flags, chr(10)) ~ "
+            "'(^|\\n)unchanged:'"
+        ).format(**_tables(schema)),
+        [interval.table, interval.relation, interval.epoch, interval.from_position],
+    )
+    return [row[0] for row in rows]
+
+
+def names(conn: psycopg.Connection[Any], schema: str, source_id: int, relation: int) -> list[str]:
+    """What a table was called in the history."""
+    rows = conn.execute(
+        sql.SQL(
+            'select "table" from {intervals} where source_id = %(source)s '
+            "and relation = %(relation)s union "
+            'select "table" from {table_versions} where source_id = %(source)s '
+            "and relation = %(relation)s"
+        ).format(**_tables(schema)),
+        {"source": source_id, "relation": relation},
+    )
+    return [row[0] for row in rows]
+
+
+def keys_before(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    source_id: int,
+    interval: Interval,
+    *,
+    table: str,
+    after: str | None,
+    limit: int,
+) -> list[str]:
+    """Keys that the history knew from before an interval, in their order, behind `after`."""
+    rows = conn.execute(
+        sql.SQL(
+            "select distinct r.primary_key from {row_changes} r "
+            'where r."table" = %(table)s and r.relation = %(relation)s '
+            "and r.primary_key > %(after)s and (r.epoch = %(epoch)s "
+            "and r.commit_position < %(from)s or r.epoch <> %(epoch)s and r.epoch in "
+            "(select epoch from {epochs} where source_id = %(source)s)) "
+            "order by r.primary_key limit %(limit)s"
+        ).format(**_tables(schema)),
+        {
+            "source": source_id,
+            "table": table,
+            "relation": interval.relation,
+            "after": after or "",
+            "epoch": interval.epoch,
+            "from": interval.from_position,
+            "limit": limit,
+        },
+    )
+    return [row[0] for row in rows]
+
+
+def _hold(conn: psycopg.Connection[Any], schema: str, interval: Interval) -> None:
+    """Sees that an interval is open, and keeps it so until the transaction ends."""
+    row = conn.execute(
+        sql.SQL("select from {} where interval_id = %s and to_position is null for share").format(
+            sql.Identifier(schema, "intervals")
+        ),
+        [interval.interval_id],
+    ).fetchone()
+    if row is None:
+        raise IntervalEndedError(f"{interval.name} is not tracked as it was any more")
+
+
+def _baseline(interval: Interval, row: Sequence[Any]) -> Baseline:
+    baseline_id, shape, last_key, *rest = row
+    return Baseline(
+        baseline_id, interval, shape, None if last_key is None else tuple(last_key), *rest
+    )
+
+
+_image: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _tables(schema: str) -> dict[str, sql.Identifier]:
+    return {
+        name: sql.Identifier(schema, name)
+        for name in (
+            "baselines",
+            "checkpoints",
+            "contexts",
+            "epochs",
+            "intervals",
+            "row_changes",
+            "table_versions",
+        )
+    }
