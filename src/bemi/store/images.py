@@ -82,14 +82,6 @@ cross join lateral (
             and (r.epoch < %(epoch)s or r.commit_position < %(before)s)
         order by r.epoch desc, r.commit_position desc, r.ordinal desc
         limit 1)
-        union all
-        (select 'TRUNCATE', null, null, r.epoch, r.commit_position, r.ordinal, r.context_id
-        from {row_changes} r
-        where r."table" = w.name and r.operation = 'TRUNCATE' and r.relation = w.relation
-            and r.epoch = any(%(epochs)s)
-            and (r.epoch < %(epoch)s or r.commit_position < %(before)s)
-        order by r.epoch desc, r.commit_position desc, r.ordinal desc
-        limit 1)
     ) each
     order by epoch desc, commit_position desc, ordinal desc
     limit 1
@@ -123,7 +115,8 @@ def latest(
 ) -> dict[tuple[int, str], Image]:
     """The images of these rows before commit position `before` of `epoch`, over gaps too.
 
-    A row that was deleted, truncated or given another key has an image without `after`.
+    A row that was deleted or given another key has an image without `after`. Whether the whole
+    table was emptied since is another question: see `emptied`.
     """
     epochs = [
         row[0]
@@ -136,6 +129,46 @@ def latest(
     ]
     parameters = {"source_id": source_id, "epoch": epoch, "epochs": epochs, "before": before}
     return _read(cursor, schema, _LATEST, wanted, parameters)
+
+
+def emptied(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    source_id: int,
+    relation: int,
+    names: Sequence[str],
+    *,
+    after: Place,
+    epoch: int,
+    before: int,
+) -> Place | None:
+    """Where the table was truncated last, behind `after` and before a position of `epoch`."""
+    row = conn.execute(
+        sql.SQL(
+            "select r.epoch, r.commit_position, r.ordinal from {row_changes} r "
+            'where r."table" = any(%(names)s) and r.relation = %(relation)s '
+            "and r.operation = 'TRUNCATE' and r.epoch in "
+            "(select epoch from {epochs} where source_id = %(source)s and epoch <= %(epoch)s) "
+            "and (r.epoch < %(epoch)s or r.commit_position < %(before)s) "
+            "and (r.epoch, r.commit_position, r.ordinal) > (%(e)s, %(c)s, %(o)s) "
+            "and (r.epoch > %(e)s or r.commit_position >= %(c)s) "
+            "order by r.epoch desc, r.commit_position desc, r.ordinal desc limit 1"
+        ).format(
+            row_changes=sql.Identifier(schema, "row_changes"),
+            epochs=sql.Identifier(schema, "epochs"),
+        ),
+        {
+            "names": list(names),
+            "relation": relation,
+            "source": source_id,
+            "epoch": epoch,
+            "before": before,
+            "e": after[0],
+            "c": after[1],
+            "o": after[2],
+        },
+    ).fetchone()
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def _read(
