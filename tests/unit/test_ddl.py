@@ -125,3 +125,12 @@ def test_a_statement_can_be_left_out_and_that_is_said() -> None:
         "statement_left_out": "the rules leave out or replace values",
     }
     assert without_statement(bare) is bare
+
+
+def test_what_could_not_be_read_is_left_out_as_well() -> None:
+    transaction = Transaction(Lsn(8), 0, 0, 7)
+    read = read_ddl(b"secret", "utf-8")
+    bare = without_statement(Ddl(transaction, 4, 0, read.tag, None, None, None, None, read.detail))
+    detail = json.loads(bare.detail)
+    assert "raw" not in detail
+    assert detail["unreadable"] == "not_json"

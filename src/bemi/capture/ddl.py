@@ -82,10 +82,11 @@ def read_ddl(content: bytes, encoding: str) -> DdlMessage:
 
 
 def without_statement(ddl: Ddl) -> Ddl:
-    """The same without the statement's text, which may hold values that must not be stored."""
-    if ddl.statement is None:
+    """The same without what may hold values that must not be stored: texts of statements."""
+    if ddl.statement is None and ddl.tag != UNREADABLE:
         return ddl
     detail = json.loads(ddl.detail)
+    detail.pop("raw", None)
     detail["statement_left_out"] = "the rules leave out or replace values"
     return msgspec.structs.replace(
         ddl, statement=None, detail=json.dumps(detail, ensure_ascii=False).encode()
