@@ -1,175 +1,53 @@
 """Turns flags, BEMI_* variables and bemi.toml into checked `Settings`, in that order of weight.
 
-Everything is checked here, at the start, and nothing is connected to: whether a server is as it
-must be is `capture.preflight`'s question. Connection strings hold passwords, so no message and no
-`repr` shows one.
+The file may have several sources, each with its own table; then the rest of it are their defaults.
+Everything is checked here, at the start, and nothing is connected to.
 """
 
 import contextlib
-import difflib
-import getpass
-import hashlib
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeAlias, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeAlias, get_origin, get_type_hints
 
 import msgspec
 
+from bemi import settings_file
 from bemi.errors import ConfigError
+from bemi.rules import Rules, Skip
+from bemi.settings import (
+    KEYS,
+    PREFIX,
+    Settings,
+    WrongValueError,
+    check_rules,
+    database_name,
+    parse,
+    slot_name,
+    variable,
+    variables,
+)
+from bemi.settings_file import FILE, SOURCES, Given
 
-PREFIX: Final = "BEMI_"
-FILE: Final = "bemi.toml"
-FILE_VARIABLE: Final = "BEMI_CONFIG"
+__all__ = [
+    "KEYS",
+    "PREFIX",
+    "History",
+    "Settings",
+    "database_name",
+    "file_of",
+    "is_set",
+    "load",
+    "load_all",
+    "load_history",
+    "slot_name",
+    "variable",
+    "variables",
+]
 
-# NAMEDATALEN - 1. https://www.postgresql.org/docs/current/sql-syntax-lexical.html
-MAX_IDENTIFIER: Final = 63
-_SLOT: Final = re.compile(r"[a-z0-9_]{1,63}")
-_NEAR: Final = 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How one source is captured into one destination. What is left empty gets its default.
-
-    Raises ConfigError for values that can't be right.
-    """
-
-    source_url: str = field(
-        repr=False,
-        metadata={
-            "doc": "Connection string of the database to watch, as a URL or in libpq's key=value "
-            "form. Its role needs the REPLICATION attribute.",
-            "default": "required",
-        },
-    )
-    destination_url: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "doc": "Connection string of the database that holds the history.",
-            "default": "the source's",
-        },
-    )
-    source: str = field(
-        default="",
-        metadata={
-            "doc": "Name of the source in the history, in its column `source`.",
-            "default": "the source's database name",
-        },
-    )
-    schema: str = field(
-        default="bemi",
-        metadata={"doc": "Schema of the history in the destination; without `%`."},
-    )
-    slot: str = field(
-        default="",
-        metadata={
-            "doc": "Replication slot on the source: lower-case letters, digits and underscores, "
-            "at most 63.",
-            "default": "`bemi_` and the source's database name",
-        },
-    )
-    publication: str = field(
-        default="bemi",
-        metadata={
-            "doc": "Publication on the source, without `%`; Bemi makes it and adds tables to it."
-        },
-    )
-    slot_wait: float = field(
-        default=90.0,
-        metadata={
-            "doc": "Seconds to wait for a slot that another process holds, before giving up."
-        },
-    )
-    new_tables: Literal["track", "warn"] = field(
-        default="track",
-        metadata={
-            "doc": "What to do about tables that are created later: `track` adds those that match "
-            "`schemas` and `tables` where the role may, `warn` only shows them as untracked."
-        },
-    )
-    schemas: tuple[str, ...] = field(
-        default=(),
-        metadata={
-            "doc": "Schemas to track, as globs. Separated by commas in the variable.",
-            "default": "all but the system's and Bemi's own",
-        },
-    )
-    tables: tuple[str, ...] = field(
-        default=(),
-        metadata={
-            "doc": "Tables to track, as globs of the form `schema.table`; without a schema it is "
-            "`public`. Separated by commas in the variable.",
-            "default": "all in the tracked schemas",
-        },
-    )
-
-    def __post_init__(self) -> None:
-        _parse(self.source_url, key="source_url")
-        if self.destination_url:
-            _parse(self.destination_url, key="destination_url")
-        else:
-            object.__setattr__(self, "destination_url", self.source_url)
-        if not self.source or not self.slot:
-            database = database_name(self.source_url, key="source_url")
-            object.__setattr__(self, "source", self.source or database)
-            object.__setattr__(self, "slot", self.slot or slot_name(database))
-        qualified = tuple(glob if "." in glob else f"public.{glob}" for glob in self.tables)
-        object.__setattr__(self, "tables", qualified)
-        self._check()
-
-    def _check(self) -> None:
-        if _SLOT.fullmatch(self.slot) is None:
-            raise _WrongValueError(
-                "slot",
-                f"{self.slot!r} is not a name that PostgreSQL takes for a replication slot",
-                fix="use lower-case letters, digits and underscores, at most 63",
-            )
-        for key in ("schema", "publication"):
-            name = getattr(self, key)
-            if not name or "\0" in name or len(name.encode()) > MAX_IDENTIFIER:
-                raise _WrongValueError(
-                    key,
-                    f"{name!r} is not a name that PostgreSQL takes",
-                    fix=f"use 1 to {MAX_IDENTIFIER} bytes",
-                )
-            if "%" in name:
-                raise _WrongValueError(
-                    key, f"{name!r} has a % in it", fix="name another one, such as bemi"
-                )
-        if self.schema.startswith("pg_") or self.schema in ("information_schema", "public"):
-            raise _WrongValueError(
-                "schema",
-                f"{self.schema!r} can't hold the history, which needs a schema of its own",
-                fix="name another one, such as bemi",
-            )
-        if not 0 <= self.slot_wait < float("inf"):
-            raise _WrongValueError(
-                "slot_wait",
-                f"{self.slot_wait} is not a time to wait",
-                fix="give a number of seconds, 0 or more",
-            )
-        for key in ("schemas", "tables"):
-            for glob in getattr(self, key):
-                if not all(glob.split(".", 1) if key == "tables" else [glob]):
-                    raise _WrongValueError(
-                        key,
-                        f"{glob!r} names nothing",
-                        fix=f"write globs such as {'public.*' if key == 'tables' else 'app_*'}",
-                    )
-
-
-KEYS: Final = tuple(setting.name for setting in fields(Settings))
 _TYPES: Final = get_type_hints(Settings)
-
-
-def variable(key: str) -> str:
-    """The environment variable of a setting: BEMI_SLOT_WAIT of slot_wait."""
-    return PREFIX + key.upper()
 
 
 def load(
@@ -177,19 +55,55 @@ def load(
     environ: Mapping[str, str] | None = None,
     path: Path | None = None,
 ) -> Settings:
-    """Settings from flags (`overrides`; None means not given), then variables, then a file.
+    """Settings of one source: from flags (`overrides`; None means not given), then variables,
+    then a file.
 
     The file is `path`, or what BEMI_CONFIG names, or bemi.toml in the working directory when there
-    is one. Raises ConfigError, which names the key and where it was read.
+    is one. Where it has several sources, `source` says which one is meant. Raises ConfigError,
+    which names the key and where it was read.
     """
-    read = _read(overrides, environ, path)
-    if "source_url" not in read:
+    layers = _Layers.read(overrides, environ, path)
+    names = layers.chosen()
+    if len(names) > 1:
         raise ConfigError(
-            "source_url is not set: which database shall be watched?", fix=_how_to_set("source_url")
+            f"{layers.file.path} has several sources: {', '.join(sorted(names))}",
+            fix=f"say which one is meant: --source NAME, or {variable('source')}",
         )
-    values: dict[str, Any] = {key: _convert(key, *given) for key, given in read.items()}
-    with _places(read):
-        return Settings(**values)
+    return _settings(layers.of(names[0] if names else None))
+
+
+def load_all(
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    path: Path | None = None,
+    *,
+    sources: Sequence[str] = (),
+) -> tuple[Settings, ...]:
+    """Settings of all sources of the file, or of those that are named, in the file's order.
+
+    As `load`; and no two of them may use the same slot or publication.
+    """
+    layers = _Layers.read(overrides, environ, path)
+    names = layers.chosen(sources)
+    if not names:
+        if len(sources) > 1:
+            raise ConfigError(
+                f"{layers.file.path} has no tables [{SOURCES}.NAME], so there is one source only",
+                fix="name one source, or none",
+            )
+        named = Given(sources[0], "--source") if sources else None
+        return (_settings(layers.of(None) | ({"source": named} if named else {})),)
+    if len(names) > 1:
+        for key in _OWN:
+            if key in layers.flags:
+                raise ConfigError(
+                    f"{layers.flags[key].place} can't be that of several sources:"
+                    f" {', '.join(names)}",
+                    fix="say which one is meant: --source NAME",
+                )
+    found = tuple(_settings(layers.of(name)) for name in names)
+    _refuse_twins(found, layers.file.path)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +119,43 @@ def load_history(
     environ: Mapping[str, str] | None = None,
     path: Path | None = None,
 ) -> History:
-    """As `load`, for who only reads: the destination is enough, the source needn't be known."""
-    read = _read(overrides, environ, path)
+    """As `load`, for who only reads: the destination is enough, the source needn't be known.
+
+    Sources of the file that share a history need not be told apart.
+    """
+    layers = _Layers.read(overrides, environ, path)
+    names = layers.chosen()
+    found = {_history(layers.of(name)) for name in names} if names else {_history(layers.of(None))}
+    if len(found) > 1:
+        raise ConfigError(
+            f"the sources of {layers.file.path} have histories of their own: {', '.join(names)}",
+            fix=f"say which one is meant: {variable('source')}, or --destination-url",
+        )
+    return found.pop()
+
+
+def is_set(key: str, environ: Mapping[str, str] | None = None, path: Path | None = None) -> bool:
+    """Whether a variable or the file gives this setting."""
+    layers = _Layers.read(None, environ, path)
+    return any(key in layers.of(name) for name in (*layers.file.sources, None))
+
+
+def file_of(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """The file that the functions above read, where there is one."""
+    return settings_file.locate(path, os.environ if environ is None else environ)
+
+
+def _settings(read: "_Read") -> Settings:
+    if "source_url" not in read:
+        raise ConfigError(
+            "source_url is not set: which database shall be watched?", fix=_how_to_set("source_url")
+        )
+    values: dict[str, Any] = {key: _convert(key, given) for key, given in read.items()}
+    with _places(read):
+        return Settings(**values)
+
+
+def _history(read: "_Read") -> History:
     key = next((key for key in ("destination_url", "source_url") if key in read), None)
     if key is None:
         raise ConfigError(
@@ -215,17 +164,12 @@ def load_history(
             + "; where it is in the source's own database, source_url is enough",
         )
     values: dict[str, Any] = {
-        name: _convert(name, *given) for name, given in read.items() if name in (key, "schema")
+        name: _convert(name, given) for name, given in read.items() if name in (key, "schema")
     }
     url = values.pop(key)
-    with _places({"source_url": read[key], **read}):
+    with _places({**read, "source_url": read[key]}):
         settings = Settings(source_url=url, source="history", slot="history", **values)
     return History(settings.source_url, settings.schema)
-
-
-def is_set(key: str, environ: Mapping[str, str] | None = None, path: Path | None = None) -> bool:
-    """Whether a variable or the file gives this setting."""
-    return key in _read(None, environ, path)
 
 
 def _how_to_set(key: str) -> str:
@@ -236,55 +180,117 @@ def _how_to_set(key: str) -> str:
     )
 
 
-class _WrongValueError(ConfigError):
-    def __init__(self, key: str, problem: str, *, fix: str) -> None:
-        super().__init__(f"{key}: {problem}", fix=fix)
-        self.key = key
-        self.problem = problem
-
-
 @contextlib.contextmanager
 def _places(read: "_Read") -> Iterator[None]:
     """Errors about a key name the place where it was read instead."""
     try:
         yield
-    except _WrongValueError as error:
-        place = read[error.key][1] if error.key in read else error.key
+    except WrongValueError as error:
+        given = read.get(error.key) or Given(None, error.key)
+        place = given.inside(error.inside).place
         raise ConfigError(f"{place}: {error.problem}", fix=error.fix) from None
 
 
-# Each way to give settings yields what was given and the words for where that was.
-_Read: TypeAlias = dict[str, tuple[object, str]]
+_Read: TypeAlias = Mapping[str, Given]
+
+_OWN: Final = ("source_url", "slot")
+"""What one of several sources can't share with the others."""
 
 
-def _read(
-    overrides: Mapping[str, object] | None, environ: Mapping[str, str] | None, path: Path | None
-) -> _Read:
-    environ = os.environ if environ is None else environ
-    return {**_from_file(path, environ), **_from_environment(environ), **_from_flags(overrides)}
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """All that was given, by where it was."""
+
+    flags: _Read
+    variables: _Read
+    file: settings_file.SettingsFile
+
+    @classmethod
+    def read(
+        cls,
+        overrides: Mapping[str, object] | None,
+        environ: Mapping[str, str] | None,
+        path: Path | None,
+    ) -> "_Layers":
+        environ = os.environ if environ is None else environ
+        file = settings_file.read(path, environ, KEYS)
+        layers = cls(_from_flags(overrides), _from_environment(environ), file)
+        if (rules := file.defaults.get("rules")) is not None:
+            _check_rules(rules)  # here, since a source's place would be named later
+        if len(file.sources) > 1:
+            # Exported for one source, it would turn the others' histories over to it.
+            for key in _OWN:
+                if key in layers.variables:
+                    raise ConfigError(
+                        f"{layers.variables[key].place} can't be that of several sources, which"
+                        f" {file.path} has: {', '.join(file.sources)}",
+                        fix=f"unset it, and give each source {key} in its table [{SOURCES}.NAME]",
+                    )
+        return layers
+
+    def chosen(self, names: Sequence[str] = ()) -> tuple[str, ...]:
+        """The file's sources that are meant, in its order; none when it has no such tables."""
+        known = self.file.sources
+        if not known:
+            return ()
+        given = [Given(name, "--source") for name in names]
+        if not given:
+            given = [each["source"] for each in (self.flags, self.variables) if "source" in each]
+            given = given[:1] or [Given(name, name) for name in known]
+        for each in given:
+            if each.value not in known:
+                near = settings_file.nearest(str(each.value), known, cutoff=0.6)
+                raise ConfigError(
+                    f"{each.place}: {self.file.path} has no source {each.value}",
+                    fix=f"did you mean {near}?" if near else f"its sources: {', '.join(known)}",
+                )
+        wanted = {each.value for each in given}
+        return tuple(name for name in known if name in wanted)
+
+    def of(self, name: str | None) -> dict[str, Given]:
+        """What holds for one source: flags over variables over its table over the defaults."""
+        read = {**self.file.defaults}
+        if name is not None:
+            read |= self.file.sources[name]
+            if (own := self.file.sources[name].get("rules")) is not None:
+                read["rules"] = _joined(self.file.defaults.get("rules"), own)
+        read |= {**self.variables, **self.flags}
+        if name is not None:
+            read["source"] = Given(name, f"{SOURCES}.{name}", self.file.path)
+        return read
+
+
+def _joined(common: Given | None, own: Given) -> Given:
+    """The common rules, but for the kinds of which a source has its own.
+
+    Kind by kind, so that one rule of a source's own takes away no mask that is meant for all.
+    """
+    if common is None or not isinstance(common.value, dict) or not isinstance(own.value, dict):
+        return own
+    return replace(own, value={**common.value, **own.value})
 
 
 def _from_flags(overrides: Mapping[str, object] | None) -> _Read:
     return {
-        key: (value, f"--{key.replace('_', '-')}")
+        key: Given(value, f"--{key.replace('_', '-')}")
         for key, value in (overrides or {}).items()
         if value is not None
     }
 
 
 def _from_environment(environ: Mapping[str, str]) -> _Read:
-    read: _Read = {}
-    names = {variable(key): key for key in KEYS}
+    read: dict[str, Given] = {}
+    names = variables()
     for name, text in environ.items():
         if name in names and text:
             value: object = text
             if get_origin(_TYPES[names[name]]) is tuple:
                 value = [part for part in map(str.strip, text.split(",")) if part]
-            read[names[name]] = (value, name)
+            read[names[name]] = Given(value, name)
         elif name.startswith(PREFIX) and name not in names:
             # Others may have variables of that prefix too; one letter off is a slip of the pen,
             # and to go on without it might track other tables than were meant.
-            near = _nearest(name, names, cutoff=0.92)
+            near = settings_file.nearest(name, names, cutoff=0.92)
             if near is not None:
                 raise ConfigError(
                     f"{name} in the environment is not a setting", fix=f"did you mean {near}?"
@@ -292,50 +298,47 @@ def _from_environment(environ: Mapping[str, str]) -> _Read:
     return read
 
 
-def _from_file(path: Path | None, environ: Mapping[str, str]) -> _Read:
-    named = path or (Path(text) if (text := environ.get(FILE_VARIABLE)) else None)
-    file = named or Path(FILE)
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if named is None:
-            return {}
-        raise ConfigError(
-            f"there is no file {named}, which is named as the file of settings",
-            fix=f"correct its path or unset {FILE_VARIABLE}",
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"{file} can't be read: {error.strerror}", fix="correct its path or its permissions"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not UTF-8 text", fix="save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        # Its message has the line, never the line's content.
-        raise ConfigError(
-            f"{file} is not valid TOML: {error}", fix="correct it; see https://toml.io"
-        ) from error
-    for key in content:
-        if key not in KEYS:
-            near = _nearest(key, KEYS)
-            raise ConfigError(
-                f"{key} in {file} is not a setting",
-                fix=f"did you mean {near}?" if near else f"settings are {', '.join(KEYS)}",
-            )
-    return {key: (value, f"{key} in {file}") for key, value in content.items()}
-
-
-def _convert(key: str, value: object, place: str) -> object:
+def _convert(key: str, given: Given) -> object:
     try:
         # A variable is always a text; flags and the file have types of their own.
-        return msgspec.convert(value, _TYPES[key], strict=not place.startswith(PREFIX))
+        return msgspec.convert(given.value, _TYPES[key], strict=not given.name.startswith(PREFIX))
     except msgspec.ValidationError as error:
         # msgspec's message names types and, of values, only those of a fixed list.
-        raise ConfigError(f"{place}: {error}", fix=f"give {_expected(key)}") from None
+        problem, _, path = str(error).partition(" - at `$")
+        part = given.inside(_full(path.removesuffix("`"), given.value))
+        if (field := _UNKNOWN.fullmatch(problem)) is not None:
+            kind = Skip if ".skip[" in part.name else Rules
+            raise settings_file.unknown(
+                part.inside(f".{field[1]}"), field[1], kind.__struct_fields__
+            ) from None
+        raise ConfigError(f"{part.place}: {problem}", fix=f"give {_expected(key)}") from None
+
+
+def _check_rules(given: Given) -> None:
+    rules = _convert("rules", given)
+    assert isinstance(rules, Rules)
+    with _places({"rules": given}):
+        check_rules(rules)
+
+
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
+_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
+
+
+def _full(path: str, value: Any) -> str:
+    """msgspec's path into a value, with the name of a table's key, which it leaves out."""
+    table, dots, _ = path.partition("[...]")
+    if not dots:
+        return path
+    for name, index in _STEP.findall(table):
+        value = value[name] if name else value[int(index)]
+    return table + next((f".{key}" for key, each in value.items() if type(each) is not str), "")
 
 
 def _expected(key: str) -> str:
     kind = _TYPES[key]
+    if kind is Rules:
+        return 'a table of lists, such as mask = ["users.email"] in [rules]'
     if get_origin(kind) is tuple:
         return "a list of names"
     if get_origin(kind) is Literal:
@@ -343,62 +346,21 @@ def _expected(key: str) -> str:
     return {str: "a text", float: "a number"}[kind]
 
 
-def _nearest(name: str, names: Iterable[str], cutoff: float = _NEAR) -> str | None:
-    lower = {known.lower(): known for known in names}
-    found = difflib.get_close_matches(name.lower().replace("-", "_"), lower, n=1, cutoff=cutoff)
-    return lower[found[0]] if found else None
-
-
-def database_name(url: str, *, key: str) -> str:
-    """The database that libpq would connect to; `key` is the setting's name, for the error.
-
-    https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-DBNAME
-    """
-    parts = _parse(url, key=key)
-    for value in (parts.get("dbname"), os.environ.get("PGDATABASE")):
-        if value:
-            return value
-    if parts.get("service"):
-        raise _WrongValueError(
-            key,
-            "which database its service means can't be seen here",
-            fix="add dbname=… to it",
-        )
-    return parts.get("user") or os.environ.get("PGUSER") or getpass.getuser()
-
-
-def slot_name(database: str) -> str:
-    """`bemi_` and the database's name, in the few characters that a slot's name may have.
-
-    What had to be altered or cut ends in a digest of the name, so that two databases never
-    share a slot.
-    """
-    plain = f"bemi_{database}"
-    name = re.sub(r"[^a-z0-9_]", "_", plain.lower())
-    if name == plain and len(name) <= MAX_IDENTIFIER:
-        return name
-    digest = hashlib.sha256(database.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{name[: MAX_IDENTIFIER - 9]}_{digest}"
-
-
-def _parse(url: str, *, key: str) -> dict[str, str]:
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        parts = conninfo_to_dict(url)
-    except (psycopg.ProgrammingError, UnicodeError):
-        # libpq's message quotes pieces of the string, and the password may be among them.
-        _refuse(key)
-    if not url.strip():
-        _refuse(key)
-    return {name: str(value) for name, value in parts.items() if value is not None}
-
-
-def _refuse(key: str) -> NoReturn:
-    raise _WrongValueError(
-        key,
-        "not a connection string that PostgreSQL's library understands",
-        fix="write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE; in USER and PASSWORD, "
-        "characters such as @ / : % are written as %40 %2F %3A %25",
-    )
+def _refuse_twins(found: Sequence[Settings], path: Path) -> None:
+    """Slots are the servers', publications the databases': two sources share neither."""
+    seen: dict[tuple[object, ...], str] = {}
+    for settings in found:
+        parts = parse(settings.source_url, key="source_url")
+        server = [parts.get(key) for key in ("host", "hostaddr", "port", "service")]
+        database = parts.get("dbname") or parts.get("user")
+        for key, at in (
+            ("slot", (*server, settings.slot)),
+            ("publication", (*server, database, settings.publication)),
+        ):
+            other = seen.setdefault((key, *at), settings.source)
+            if other != settings.source:
+                raise ConfigError(
+                    f"{SOURCES}.{settings.source} in {path} uses the same {key} of the same server"
+                    f" as {SOURCES}.{other}: {getattr(settings, key)}",
+                    fix=f"name another {key} in one of the two",
+                )

@@ -170,8 +170,10 @@ class Reader:
     def _toml(self, text: str) -> None:
         path = self._folder / "documented.toml"
         path.write_text(text, encoding="utf-8")
-        given = {"BEMI_SOURCE_URL": self._environ["BEMI_SOURCE_URL"]}
-        config.load(environ=given, path=path)
+        given = {"BEMI_HASH_KEY": "0123456789abcdef"}
+        if "[sources." not in text:
+            given["BEMI_SOURCE_URL"] = self._environ["BEMI_SOURCE_URL"]
+        config.load_all(environ=given, path=path)
         path.unlink()
 
     def _expect(self, shows: str | None, output: str) -> None:

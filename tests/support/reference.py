@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from cyclopts import Argument
-from docstring_parser import parse
+from docstring_parser import parse, parse_from_object
+from msgspec import Struct
 
 from bemi.cli.app import COMMANDS, app
-from bemi.config import FILE, FILE_VARIABLE, Settings, variable
+from bemi.config import Settings, variable, variables
+from bemi.rules import Rules, Skip
+from bemi.settings_file import FILE, FILE_VARIABLE
 
 PAGES: Final = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -65,10 +68,64 @@ schema = "todo_history"
 slot_wait = 30
 new_tables = "warn"
 tables = ["todo", "billing.*"]
+exclude_tables = ["billing.scratch_*"]
 ```
 
 Keep passwords out of it: PostgreSQL's library also reads `PGPASSWORD`, \
-[`~/.pgpass`](https://www.postgresql.org/docs/current/libpq-pgpass.html) and services.
+[`~/.pgpass`](https://www.postgresql.org/docs/current/libpq-pgpass.html) and services. `hash_key` \
+is a secret too: rather set `BEMI_HASH_KEY`.
+"""
+
+_RULES: Final = """\
+## Rules
+
+The table `[rules]` of the file says what of the tracked tables is not stored as it is: see \
+[choose what is stored](../how-to/tracking-rules.md). Columns are named by globs of one to \
+three parts: `email` (in any table), `users.email` (in any schema), `public.users.email`; `*` \
+stands for anything, and a part with dots in it is written in `"…"`.
+"""
+
+_SKIP: Final = """\
+Each table `[[rules.skip]]` says of which changes nothing is stored; all that is given in it must \
+be true of them:
+"""
+
+_RULES_EXAMPLE: Final = """\
+```toml
+[rules]
+ignore = ["*.updated_at"]
+mask = ["public.users.email"]
+
+[[rules.skip]]
+tables = ["jobs"]
+operations = ["update"]
+```
+"""
+
+_SOURCES: Final = """\
+## Several sources
+
+Each table `[sources.NAME]` is a source: it holds the settings of this one, with its rules in \
+`[sources.NAME.rules]`. What stands before these tables holds for all sources that do not set it \
+themselves; of the rules, each key by itself. `source` and `slot` are each source's own. See \
+[watch several sources](../how-to/several-sources.md).
+
+```toml
+destination_url = "postgresql://bemi@history.internal/history"
+
+[rules]
+mask = ["*.password"]
+
+[sources.shop]
+source_url = "postgresql://bemi@shop.internal/shop"
+
+[sources.crm]
+source_url = "postgresql://bemi@crm.internal/crm"
+exclude_tables = ["crm_import.*"]
+rules.ignore = ["*.last_seen_at"]
+```
+
+Commands that work with one source take `--source NAME`, or `BEMI_SOURCE`.
 """
 
 
@@ -77,12 +134,27 @@ def commands() -> str:
 
 
 def settings() -> str:
+    names = {key: variable for variable, key in variables().items()}
     rows = (
-        f"| `{variable(setting.name)}` | {_default(setting)} | {setting.metadata['doc']} |"
+        f"| `{names.get(setting.name, setting.name)}` | {_default(setting)} |"
+        f" {setting.metadata['doc']} |"
         for setting in fields(Settings)
     )
     table = ["| Variable | Default | Meaning |", "|---|---|---|", *rows]
-    return "\n".join([_SETTINGS_INTRO, *table, "", _EXAMPLE])
+    rules = [_RULES, *_table_of(Rules, but="skip"), "", _SKIP, *_table_of(Skip), "", _RULES_EXAMPLE]
+    return "\n".join([_SETTINGS_INTRO, *table, "", _EXAMPLE, *rules, _SOURCES])
+
+
+def _table_of(kind: type[Struct], *, but: str = "") -> list[str]:
+    """The keys of a table in the file, with the texts that stand below them in the code."""
+    written = _texts_of(kind)
+    rows = [f"| `{key}` | {written[key]} |" for key in kind.__struct_fields__ if key != but]
+    return ["| Key | Meaning |", "|---|---|", *rows]
+
+
+def _texts_of(kind: type[Struct]) -> dict[str, str]:
+    parsed = parse_from_object(kind)
+    return {each.arg_name: " ".join((each.description or "").split()) for each in parsed.params}
 
 
 def flags(name: str) -> list[Argument]:

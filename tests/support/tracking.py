@@ -1,6 +1,5 @@
 """Sets a source and a destination up for a worker, and gives it its settings."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,12 +41,15 @@ def track(
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings in it, and no others of Bemi's."""
+    """This process's environment with the settings in it, and no others of Bemi's.
+
+    Rules of columns are not: only a file can give them.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(config.PREFIX)}
     given = {}
-    for key, value in dataclasses.asdict(settings).items():
-        text = ",".join(value) if isinstance(value, tuple) else str(value)
-        given[config.variable(key)] = text
+    for variable, key in config.variables().items():
+        value = getattr(settings, key)
+        given[variable] = ",".join(value) if isinstance(value, tuple) else str(value)
     return {**kept, **given, "PYTHONPATH": str(ROOT)}
 
 

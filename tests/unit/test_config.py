@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bemi import config
 from bemi.config import Settings
 from bemi.errors import ConfigError
+from bemi.rules import Rules, Skip
 
 URL = "postgresql://app:s3cret@db.example.com/todo"
 
@@ -42,6 +43,9 @@ def test_one_url_is_enough() -> None:
         new_tables="track",
         schemas=(),
         tables=(),
+        exclude_tables=(),
+        rules=Rules(),
+        hash_key="",
     )
 
 
@@ -92,6 +96,62 @@ def test_bemi_config_names_another_file(tmp_path: Path) -> None:
         ("", {"BEMI_SCHEMA": "public"}, r"BEMI_SCHEMA: 'public' can't hold the history"),
         ("", {"BEMI_SCHEMA": "x" * 64}, r"BEMI_SCHEMA: .*63 bytes"),
         ("", {"BEMI_TABLE": "todo"}, r"BEMI_TABLE in the environment .*mean BEMI_TABLES"),
+        (
+            "exclude_tables = ['audit.']",
+            {},
+            r"exclude_tables in bemi\.toml: 'audit\.' names nothing",
+        ),
+        ("", {"BEMI_EXCLUDE_TABLES": "."}, r"BEMI_EXCLUDE_TABLES: '\.' names nothing"),
+        ("hash_key = 'short'", {}, r"hash_key in bemi\.toml: it has less than 16 characters"),
+        ("", {"BEMI_HASH_KEY": "short"}, r"BEMI_HASH_KEY: it has less than 16 characters"),
+        ("rules = 'mask'", {}, r"rules in bemi\.toml: Expected `object`, got `str`; give a table"),
+        ("[rules]\nmask = ['*.a', 5]", {}, r"rules\.mask\[1\] in bemi\.toml: Expected `str`"),
+        ("[rules]\nmask = '*.a'", {}, r"rules\.mask in bemi\.toml: Expected `array`, got `str`"),
+        ("[rules]\nmask = ['a.b.c.d']", {}, r"rules\.mask\[0\] in bemi\.toml: .*names no column"),
+        ("[rules]\nmasks = []", {}, r"rules\.masks in bemi\.toml is not .*did you mean mask\?"),
+        ("[rules]\ncolour = []", {}, r"rules\.colour in .*; settings are ignore, exclude, "),
+        ("[rules]\nhash = ['a']", {}, r"hash_key: it is not set.*; set BEMI_HASH_KEY to a secret"),
+        (
+            "[[rules.skip]]\ntables = ['a']\n[[rules.skip]]\noperation = ['create']",
+            {},
+            r"rules\.skip\[1\]\.operation in bemi\.toml is not .*did you mean operations\?",
+        ),
+        (
+            "[[rules.skip]]\noperations = ['insert']",
+            {},
+            r"rules\.skip\[0\]\.operations\[0\] in bemi\.toml: 'insert' is no operation",
+        ),
+        (
+            "[[rules.skip]]\ncontext = {job = 'x', user_id = 7}",
+            {},
+            r"rules\.skip\[0\]\.context\.user_id in bemi\.toml: Expected `str`, got `int`",
+        ),
+        ("sources = 1", {}, r"sources in bemi\.toml is not a table of sources"),
+        ("[sources]", {}, r"sources in bemi\.toml names no source; .*\[sources\.NAME\]"),
+        ("[sources]\nshop = 'x'", {}, r"sources\.shop in bemi\.toml is not a source's table"),
+        (
+            "[sources.shop]\ntable = ['a']",
+            {},
+            r"sources\.shop\.table in bemi\.toml is not a setting; did you mean tables\?",
+        ),
+        (
+            "[sources.shop.rules]\nmask = ['*.a', '']",
+            {},
+            r"sources\.shop\.rules\.mask\[1\] in bemi\.toml: '' names no column",
+        ),
+        (
+            "[sources.shop]\nslot_wait = 'x'",
+            {},
+            r"sources\.shop\.slot_wait in bemi\.toml: .*give a number",
+        ),
+        (
+            "[sources.shop]\nsource = 'x'",
+            {},
+            r"sources\.shop\.source in bemi\.toml is each source's own; name .* heading",
+        ),
+        ("slot = 'x'\n[sources.shop]", {}, r"slot in bemi\.toml is each source's own"),
+        ("[source.shop]", {}, r"source in bemi\.toml: Expected `str`"),
+        ("[sourcs.shop]", {}, r"sourcs in bemi\.toml is not a setting; did you mean sources\?"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place_and_what_to_do(
@@ -184,3 +244,155 @@ def test_who_only_reads_needs_no_source() -> None:
         config.load_history(environ={"BEMI_DESTINATION_URL": "x y"})
     with pytest.raises(ConfigError, match="BEMI_SCHEMA: 'public'"):
         config.load_history(environ={"BEMI_DESTINATION_URL": URL, "BEMI_SCHEMA": "public"})
+
+
+RULES = """
+hash_key = "0123456789abcdef"
+[rules]
+ignore = ["*.updated_at"]
+exclude = ["public.users.avatar"]
+mask = ["users.email"]
+hash = ["*.phone"]
+[[rules.skip]]
+tables = ["jobs"]
+operations = ["delete"]
+context = {job = "backfill"}
+"""
+
+
+def test_rules_are_read_from_the_file_only() -> None:
+    assert load(RULES).rules == Rules(
+        ignore=("*.updated_at",),
+        exclude=("public.users.avatar",),
+        mask=("users.email",),
+        hash=("*.phone",),
+        skip=(Skip(("jobs",), ("delete",), {"job": "backfill"}),),
+    )
+    assert load(environ={"BEMI_SOURCE_URL": URL, "BEMI_RULES": "mask"}).rules == Rules()
+
+
+def test_the_key_that_hashes_is_never_shown() -> None:
+    key = "k3y" * 10
+    settings = load("[rules]\nhash = ['a']", {"BEMI_SOURCE_URL": URL, "BEMI_HASH_KEY": key})
+    assert settings.hash_key == key
+    assert "k3y" not in repr(settings)
+    for toml in ("hash_key = 'k3y'", "hash_key = ['k3y']"):
+        with pytest.raises(ConfigError) as caught:
+            load(toml)
+        assert "k3y" not in f"{caught.value!r} {caught.value.fix}"
+
+
+TWO = """
+destination_url = "dbname=history"
+slot_wait = 5
+exclude_tables = ["tmp"]
+[rules]
+mask = ["*.email"]
+[sources.shop]
+source_url = "dbname=shop"
+tables = ["orders"]
+[sources.crm]
+source_url = "dbname=crm"
+slot_wait = 7
+[sources.crm.rules]
+exclude = ["*.notes"]
+"""
+
+
+def load_all(toml: str, environ: Mapping[str, str] | None = None, *names: str) -> list[Settings]:
+    Path("bemi.toml").write_text(toml, encoding="utf-8")
+    return list(config.load_all(None, environ or {}, sources=names))
+
+
+def test_a_file_can_have_several_sources_with_defaults_for_all() -> None:
+    shop, crm = load_all(TWO)
+    assert (shop.source, shop.slot, shop.destination_url) == ("shop", "bemi_shop", "dbname=history")
+    assert (shop.slot_wait, shop.tables, shop.rules.mask) == (5, ("public.orders",), ("*.email",))
+    assert shop.exclude_tables == crm.exclude_tables == ("public.tmp",)
+    assert (crm.source, crm.slot_wait, crm.tables) == ("crm", 7, ())
+    assert crm.rules == Rules(mask=("*.email",), exclude=("*.notes",))
+    _, crm = load_all(TWO + "mask = []")
+    assert crm.rules == Rules(exclude=("*.notes",))
+
+
+def test_wrong_rules_for_all_are_named_where_they_are() -> None:
+    for wrong, place in (("5", r"rules\.mask\[1\] in"), ("''", r"rules\.mask\[1\] in")):
+        with pytest.raises(ConfigError, match=f"^{place}"):
+            load_all(TWO.replace('mask = ["*.email"]', f"mask = ['*.email', {wrong}]"))
+
+
+def test_one_of_several_sources_is_chosen_by_its_name() -> None:
+    assert load(TWO, {}, source="crm").source == "crm"
+    assert load(TWO, {"BEMI_SOURCE": "crm"}).source == "crm"
+    assert load(TWO, {"BEMI_SOURCE": "shop"}, source="crm", slot="x").slot == "x"
+    assert [each.source for each in load_all(TWO, {"BEMI_SOURCE": "crm"})] == ["crm"]
+    assert [each.source for each in load_all(TWO, {}, "crm", "shop")] == ["shop", "crm"]
+    assert [each.source for each in load_all(TWO, {"BEMI_SOURCE": "crm"}, "shop")] == ["shop"]
+    one = "[sources.shop]\nsource_url = 'dbname=x'"
+    assert load(one, {}).source == "shop"
+    assert load(one, {"BEMI_SOURCE_URL": URL}).source_url == URL
+
+
+def test_without_tables_of_sources_there_is_one_with_the_name_that_is_given() -> None:
+    (only,) = load_all("source_url = 'dbname=todo'")
+    assert only.source == "todo"
+    (only,) = load_all("source_url = 'dbname=todo'", {}, "other")
+    assert only.source == "other"
+    with pytest.raises(ConfigError, match="there is one source only"):
+        load_all("source_url = 'dbname=todo'", {}, "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("toml", "environ", "flags", "message"),
+    [
+        (TWO, {}, {}, r"has several sources: crm, shop; .*--source NAME, or BEMI_SOURCE"),
+        (TWO, {}, {"source": "shpo"}, r"--source: bemi\.toml has no source shpo; .*mean shop\?"),
+        (TWO, {"BEMI_SOURCE": "x"}, {}, r"BEMI_SOURCE: .* no source x; its sources: shop, crm"),
+        (TWO, {"BEMI_SLOT": "x"}, {"source": "crm"}, r"BEMI_SLOT can't be that of several"),
+        (TWO, {"BEMI_SOURCE_URL": URL}, {"source": "crm"}, r"BEMI_SOURCE_URL .*; unset it, and"),
+    ],
+)
+def test_which_source_is_meant_is_never_guessed(
+    toml: str, environ: dict[str, str], flags: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(toml, environ, **flags)
+    assert re.search(message, f"{caught.value}; {caught.value.fix}")
+
+
+def test_a_flag_for_one_source_is_refused_for_several() -> None:
+    Path("bemi.toml").write_text(TWO, encoding="utf-8")
+    with pytest.raises(ConfigError, match="--source-url can't be that of several sources"):
+        config.load_all({"source_url": URL}, {})
+    assert config.load_all({"source_url": URL}, {}, sources=["crm"])[0].source_url == URL
+
+
+@pytest.mark.parametrize(
+    ("crm", "message"),
+    [
+        ("dbname=shop", "the same slot .* sources.shop: bemi_shop"),
+        ("dbname=shop'\nslot = 'other", "the same publication .* sources.shop: bemi"),
+        ("dbname=crm'\nslot = 'bemi_shop", "the same slot"),
+        ("host=b dbname=shop", None),
+        ("dbname=shop'\nslot = 'other'\npublication = 'other", None),
+    ],
+)
+def test_no_two_sources_share_a_slot_or_a_publication(crm: str, message: str | None) -> None:
+    toml = f"[sources.shop]\nsource_url = 'dbname=shop'\n[sources.crm]\nsource_url = '{crm}'"
+    if message is None:
+        assert len(load_all(toml)) == 2
+        return
+    with pytest.raises(ConfigError, match=message):
+        load_all(toml)
+
+
+def test_sources_with_one_history_need_not_be_told_apart_to_read_it() -> None:
+    Path("bemi.toml").write_text(TWO, encoding="utf-8")
+    assert config.load_history(environ={}).url == "dbname=history"
+    apart = TWO.replace('destination_url = "dbname=history"', "")
+    Path("bemi.toml").write_text(apart, encoding="utf-8")
+    with pytest.raises(ConfigError, match="histories of their own: shop, crm"):
+        config.load_history(environ={})
+    assert config.load_history(environ={"BEMI_SOURCE": "crm"}).url == "dbname=crm"
+    assert config.is_set("source_url", {})
+    assert not config.is_set("destination_url", {})

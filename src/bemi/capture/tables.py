@@ -147,9 +147,11 @@ def survey(conn: psycopg.Connection[Any], settings: Settings) -> list[TableState
 
 def matches(state_name: str, root: str | None, settings: Settings) -> bool:
     """Whether the rules of the settings want a table; without rules all are wanted."""
+    names = [state_name] if root is None else [state_name, root]
+    if any(fnmatchcase(name, glob) for name in names for glob in settings.exclude_tables):
+        return False
     if not settings.schemas and not settings.tables:
         return True
-    names = [state_name] if root is None else [state_name, root]
     return any(
         any(fnmatchcase(name, glob) for glob in settings.tables)
         or any(fnmatchcase(name.split(".", 1)[0], glob) for glob in settings.schemas)
