@@ -21,10 +21,10 @@ LOCKED := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group 
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench lock clean
+.PHONY: help setup demo test test-matrix check docs bench lock clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything installed; quick when nothing changed
 	@echo "ready: $(BIN)/bemi"
@@ -34,6 +34,9 @@ demo: $(STAMP) ## Show captured changes of a small application, on a PostgreSQL 
 
 test: $(STAMP) ## Run all tests against real PostgreSQL (ARGS='-k name' for some)
 	@$(BIN)/pytest -n $(TEST_WORKERS) $(ARGS)
+
+test-matrix: $(STAMP) ## Run the integration tests on PostgreSQL 14 to 18 (ARGS='--versions 14 18')
+	@$(BIN)/python -m tests.matrix -n $(TEST_WORKERS) $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, architecture, documented commands
 	$(BIN)/ruff check
