@@ -11,13 +11,16 @@ from benchmarks.servers import Servers
 
 from bemi.capture.catalog import Catalog
 from bemi.capture.encoder import Encoder
+from bemi.capture.filter import Filter
+from bemi.capture.masker import Masker
 from bemi.capture.pipeline import Pipeline
 from bemi.capture.protocol import postgres_time
 from bemi.capture.sink import Sink
 from bemi.capture.source import Source
 from bemi.capture.stitcher import Stitcher
-from bemi.change import Change, Committed, Event
+from bemi.change import Change, Committed, Event, Stretch
 from bemi.lsn import Lsn
+from bemi.rules import NO_RULES
 
 _BASE: Final = "drain_base"
 _COPY: Final = "drain_copy"
@@ -51,9 +54,11 @@ class Encoded:
             row = self._encoder.change(event, context_id)
             self.count += 1
             kept = self.changes
-        else:
+        elif isinstance(event, Stretch):
             row = self._encoder.stretch(event, context_id)
             kept = self.stretches
+        else:
+            return
         if self._keep:
             kept.append(row)
 
@@ -80,7 +85,7 @@ def encoded_rows(servers: Servers, slot: str, rows: int, *, keep: bool = False) 
         with psycopg.connect(url, autocommit=True) as catalog_conn:
             source.start(slot, servers.settings.publication)
             stitcher = Stitcher(
-                Catalog(catalog_conn, encoding).describe,
+                Catalog(catalog_conn, encoding, servers.settings.publication).describe,
                 clock=lambda: postgres_time(time.time()),
                 encoding=encoding.messages,
                 next_xid=1000,
@@ -96,7 +101,10 @@ def encoded_rows(servers: Servers, slot: str, rows: int, *, keep: bool = False) 
             encoded = Encoded(encoder, keep=keep)
             # `wake` must be a file descriptor: the source's own, which is waited for anyway.
             encoded.wake = source.socket
-            Pipeline(source, stitcher, cast(Sink, encoded)).run(encoded.done)
+            pipeline = Pipeline(
+                source, stitcher, Filter(NO_RULES), Masker(NO_RULES), cast(Sink, encoded)
+            )
+            pipeline.run(encoded.done)
     finally:
         source.close()
     if encoded.count != rows:
