@@ -119,11 +119,14 @@ class Completer:
         doubtful = self._doubtful(table.oid, image.place)
         old, now = self._rules_at(image.rules, table), self._rules_at(None, table, present=True)
         names = _older_names(version, table)
+        added = _added_since(version, table)
         row: list[Value] = []
         for at, column in enumerate(table.columns):
             name = names.get(column.name, column.name)
             fragment = image.after.get(name)
-            if (
+            if column.name in added and column.name not in doubtful:
+                row.append(None)
+            elif (
                 fragment is None
                 or column.name in doubtful
                 or old.treatment(at) != now.treatment(at)
@@ -280,6 +283,16 @@ def _older_names(version: StoredVersion | None, table: Table) -> dict[str, str]:
         for column in table.columns
         if column.number in by_number and by_number[column.number] != column.name
     }
+
+
+def _added_since(version: StoredVersion | None, table: Table) -> set[str]:
+    """Columns that the table did not have then: without a default, they are NULL in its rows."""
+    if version is None:
+        return set()
+    numbers = {column.number for column in version.columns}
+    if 0 in numbers or not all(column.number for column in table.columns):
+        return set()
+    return {column.name for column in table.columns if column.number not in numbers}
 
 
 def _in_columns_of(table: Table, last: Last) -> Last | None:

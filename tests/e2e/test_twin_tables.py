@@ -1,0 +1,216 @@
+"""Two tables go through the same, one with REPLICA IDENTITY FULL and one without: what the first
+has from the log, the second has from the history."""
+
+import os
+import random
+import string
+from collections.abc import Callable
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from tests.conftest import MakeDatabase
+from tests.support.tracked import Row, Tracked
+from tests.support.tracking import track
+
+STEPS: Final = int(os.environ.get("BEMI_TEST_TWIN_STEPS", "600"))
+
+TABLES: Final = """
+create type mood as enum ('calm', 'wild');
+create table whole (
+    id int, part text, title text, body text, amount numeric, ratio float8, small float4,
+    data jsonb, loose json, tags text[], numbers numeric[], at timestamptz, feeling mood,
+    bytes bytea, span int4range, ok boolean, primary key (part, id)
+);
+alter table whole alter body set storage external, alter bytes set storage external;
+create table keyed (like whole including all);
+alter table whole replica identity full;
+"""
+
+COLUMNS: Final[dict[str, Callable[[random.Random], Any]]] = {
+    "title": lambda r: r.choice([None, "", "NULL", "null", "ü€\U0001f600", 'a"b\\c', "x\ty\n"]),
+    "body": lambda r: "".join(r.choices(string.ascii_letters, k=r.choice([3, 9000]))),
+    "amount": lambda r: r.choice(["1", "1.0", "1.00", "-0.50", "NaN", "Infinity", "1e-9", None]),
+    "ratio": lambda r: r.choice(["0", "-0", "1e-7", "1e300", "NaN", "-Infinity", "0.1", None]),
+    "small": lambda r: r.choice(["0", "-0", "1e-7", "3.4e38", "NaN", "0.1", None]),
+    "data": lambda r: r.choice([None, "null", '{"b": 1, "a": [1, 2.50]}', "[]", '"x"', "1e3"]),
+    "loose": lambda r: r.choice(
+        [None, "null", '{"b":1,  "a":2}', '{"a":1,"a":2}', '"\\u0000"', " 1.50 ", "[1 ,2]"]
+    ),
+    "tags": lambda r: r.choice(
+        [None, "{}", '{a,NULL,"NULL","x,y","q\\"uote"}', "{{a,b},{c,d}}", "[2:3]={a,b}"]
+    ),
+    "numbers": lambda r: r.choice([None, "{}", "{1.0,2.00,NULL}", "{NaN,-1}", "{{1},{2}}"]),
+    "at": lambda r: r.choice([None, "infinity", "2026-05-08 12:00+02", "0044-03-15 BC"]),
+    "feeling": lambda r: r.choice([None, "calm", "wild"]),
+    "bytes": lambda r: r.choice([None, b"", bytes(range(256)), r.randbytes(5000)]),
+    "span": lambda r: r.choice([None, "empty", "[1,5)", "(,3]"]),
+    "ok": lambda r: r.choice([None, True, False]),
+}
+PARTS: Final = ("a", "b", 'c"d', "\U0001f600")
+
+
+class Twins:
+    """Writes to both tables in one transaction, the same each time."""
+
+    def __init__(self, conn: psycopg.Connection[Any], chance: random.Random) -> None:
+        self.conn = conn
+        self.chance = chance
+
+    def both(self, statement: str, parameters: Any = None) -> None:
+        for table in ("whole", "keyed"):
+            query = sql.SQL(statement).format(table=sql.Identifier(table))
+            self.conn.execute(query, parameters)
+
+    def key(self) -> dict[str, Any]:
+        return {"id": self.chance.randrange(12), "part": self.chance.choice(PARTS)}
+
+    def step(self) -> None:
+        chance = self.chance
+        names = chance.sample(sorted(COLUMNS), chance.randint(1, 6))
+        values = {name: COLUMNS[name](chance) for name in names}
+        kind = chance.choices(
+            ["insert", "update", "move", "delete", "update all", "truncate"],
+            [30, 50, 10, 10, 3, 1],
+        )[0]
+        given = {**values, **self.key()}
+        assignments = ", ".join(f"{name} = %({name})s" for name in names)
+        if kind == "insert":
+            columns = ", ".join(given)
+            marks = ", ".join(f"%({name})s" for name in given)
+            self.both(
+                f"insert into {{table}} ({columns}) values ({marks}) on conflict (part, id) "
+                f"do update set {assignments}",
+                given,
+            )
+        elif kind == "update":
+            self.both(
+                f"update {{table}} set {assignments} where id = %(id)s and part = %(part)s", given
+            )
+        elif kind == "move":
+            to = self.key()
+            self.both(
+                "update {table} t set id = %(to_id)s, part = %(to_part)s "
+                "where id = %(id)s and part = %(part)s and not exists (select from {table} o "
+                "where o.id = %(to_id)s and o.part = %(to_part)s)",
+                {**given, "to_id": to["id"], "to_part": to["part"]},
+            )
+        elif kind == "delete":
+            self.both("delete from {table} where id = %(id)s and part = %(part)s", given)
+        elif kind == "update all":
+            self.both(f"update {{table}} set {assignments}", given)
+        else:
+            self.both("truncate {table}")
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            with self.conn.transaction():
+                for _ in range(self.chance.choice([1, 1, 1, 2, 5])):
+                    with self.conn.transaction():
+                        self.step()
+
+
+def pairs(at: Tracked) -> list[tuple[Row, Row]]:
+    """Each change of the one table, with that of the other."""
+    rows = at.changes()
+    whole = [row for row in rows if row["table"] == "whole"]
+    keyed = [row for row in rows if row["table"] == "keyed"]
+    assert len(whole) == len(keyed)
+    return list(zip(whole, keyed, strict=True))
+
+
+@pytest.fixture
+def seed() -> int:
+    found = int(os.environ.get("BEMI_TEST_SEED", random.randrange(1_000_000)))
+    print(f"BEMI_TEST_SEED={found}")
+    return found
+
+
+def test_before_and_after_are_equal_row_by_row(make_database: MakeDatabase, seed: int) -> None:
+    chance = random.Random(seed)
+    source_url, destination_url = make_database(), make_database()
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        conn.execute(TABLES.encode())
+        at = Tracked(track(source_url, destination_url, schemas=["public"]))
+        twins = Twins(conn, chance)
+        for part in range(6):
+            twins.run(STEPS // 6)
+            if part % 2:
+                at.catch_up()  # another worker goes on: what it needs is in the store only
+    compared = pairs(at)
+    differing = [
+        (whole[name], keyed[name], keyed["flags"])
+        for whole, keyed in compared
+        for name in ("operation", "primary_key", "previous_key", "before", "after", "flags")
+        if whole[name] != keyed[name]
+    ]
+    unknown = [keyed["flags"] for _, keyed in compared if "unknown" in str(keyed["flags"])]
+    at.close()
+    print(f"{len(compared)} changes of each table, {len(unknown)} with something unknown")
+    assert not differing, differing[:3]
+    assert not unknown, unknown[:3]
+
+
+def test_what_is_stored_of_both_is_as_lean(make_database: MakeDatabase) -> None:
+    """An update keeps of the old row what it changed, wherever that was known from."""
+    source_url, destination_url = make_database(), make_database()
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        conn.execute(TABLES.encode())
+        at = Tracked(track(source_url, destination_url, schemas=["public"]))
+        for table in ("whole", "keyed"):
+            conn.execute(
+                f"insert into {table} (id, part, title, data) values (1, 'a', 'x', %s)",
+                [Jsonb({"a": 1})],
+            )
+        at.catch_up()
+        for table in ("whole", "keyed"):
+            conn.execute(f"update {table} set title = 'y'")
+        at.catch_up()
+    stored = at.query(
+        "select \"table\", changed::text, before from bemi.row_changes where operation = 'UPDATE'"
+    )
+    at.close()
+    assert [row["changed"] for row in stored] == ['{"title": "x"}'] * 2
+    assert [row["before"] for row in stored] == [None] * 2
+
+
+def test_columns_that_come_go_and_are_renamed(make_database: MakeDatabase) -> None:
+    """The old row is told in the columns of the new one; what DDL wrote into it, never."""
+    source_url, destination_url = make_database(), make_database()
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        conn.execute("create table t (id int primary key, a text, b text)")
+        at = Tracked(track(source_url, destination_url, schemas=["public"]))
+        steps = (
+            "insert into t values (1, 'a', 'b')",
+            "alter table t rename a to first",
+            "update t set b = 'c'",
+            "alter table t add plain text",
+            "update t set b = 'd'",
+            "alter table t add filled text default 'from nowhere'",
+            "update t set b = 'e'",
+            "update t set b = 'f'",
+            "alter table t drop first",
+            "update t set b = 'g'",
+            "alter table t alter b type text using b || '!'",
+            "update t set plain = 'h'",
+            "update t set plain = 'i'",
+        )
+        for step in steps:
+            conn.execute(step.encode())
+            at.catch_up()  # before the catalog moves on
+        found = [(row["before"], row["flags"]) for row in at.changes()]
+    at.close()
+    filled = "from nowhere"
+    assert found == [
+        ({}, None),
+        ({"id": 1, "first": "a", "b": "b"}, None),
+        ({"id": 1, "first": "a", "b": "c", "plain": None}, None),
+        ({"id": 1, "first": "a", "b": "d", "plain": None}, ["before_unknown:filled"]),
+        ({"id": 1, "first": "a", "b": "e", "plain": None, "filled": filled}, None),
+        ({"id": 1, "b": "f", "plain": None, "filled": filled}, None),
+        ({"id": 1, "plain": None, "filled": filled}, ["before_unknown:b"]),
+        ({"id": 1, "b": "g!", "plain": "h", "filled": filled}, None),
+    ]
