@@ -106,6 +106,8 @@ def json_text(value: bytes) -> Fragment:
     """A `json` value, which is any text that parses: jsonb takes less, and keeps less."""
     if value.strip() == b"null" or len(value) > _MAX_NATURAL or not jsonb_takes(value):
         raise NotNaturalError
+    if b"-0" in value and _JSON_MINUS_ZERO.search(value):  # in a string as well: it is rare
+        raise NotNaturalError
     try:
         json.loads(value, object_pairs_hook=_no_duplicates, parse_int=len, parse_float=len)
     except (ValueError, RecursionError) as error:
@@ -287,6 +289,7 @@ _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 _BRACES: Final = bytes.maketrans(b"[]", b"{}")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _MINUS_ZERO: Final = re.compile(rb"-0[,}]")
+_JSON_MINUS_ZERO: Final = re.compile(rb"-0(?:\.0*)?(?:[eE][+-]?\d+)?(?![.\deE])")
 _ARRAY_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 _NATURAL: Final[dict[int, Natural]] = {
