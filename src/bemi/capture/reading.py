@@ -47,6 +47,13 @@ _STEP_BYTES: Final = 1 << 20
 """Rows of one statement: as many as fit, going by the rows before them."""
 
 
+_RENAMES: Final = 3
+
+
+class AlteredError(TableError):
+    """The table has other columns, types or another key than when its rows were begun with."""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """How much one look reads at most; what is reached first ends it."""
 
@@ -163,48 +170,22 @@ class TableReader:
 
     @contextlib.contextmanager
     def look(self, relation: int, *, at_once: bool = False) -> Iterator["Look"]:
-        """A look at one table, as long as the block lasts; `at_once`: one that may take long."""
-        layout = self._layouts.get(relation) or self._lay_out(relation)
+        """A look at one table, as long as the block lasts; `at_once`: one that may take long.
+
+        Raises `AlteredError` when the table is not as `table` said.
+        """
+        name = ""
         try:
-            self._begin(layout, at_once)
-            snapshot, position, timeline, oid = self._values(
-                b"select pg_current_snapshot()::text,"
-                b" pg_logical_emit_message(false, $1, '')::text,"
-                b" left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),"
-                b" to_regclass($2)::oid::text",
-                BASELINE_PREFIX.encode(),
-                layout.name,
-            )
-            if int(timeline or b"0", 16) != self._timeline:
-                raise PassingError("the source is on another timeline than the history")
-            if oid is None or int(oid) != relation:
-                raise _MovedError
-            table = self._catalog.table(relation)
-            if table is None:
-                raise _MovedError
-            if shape_of(table) != shape_of(layout.table):
-                raise _MovedError
-            assert snapshot is not None
-            assert position is not None
-            moment = self._moment(snapshot.decode(), position.decode())
+            layout, moment = self._open(relation, at_once)
+            name = _shown(layout.table)
             yield Look(self, layout, moment)
             self._run(b"commit")
-        except _MovedError:
-            self._layouts.pop(relation, None)
-            raise PassingError("a table was altered just now") from None
         except psycopg.errors.QueryCanceled as error:
-            raise PassingError(
-                f"{_shown(layout.table)} was not read in time: it gets more"
-            ) from error
+            raise PassingError(f"{name} was not read in time: it gets more") from error
         except psycopg.errors.LockNotAvailable as error:
-            raise PassingError(
-                f"a lock on {_shown(layout.table)} is held by another session"
-            ) from error
+            raise PassingError("another session keeps the table locked") from error
         except psycopg.errors.InsufficientPrivilege as error:
-            raise self._unreadable(layout) from error
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            self._layouts.pop(relation, None)
-            raise PassingError("a table was renamed or dropped just now") from error
+            raise self._unreadable(relation) from error
         except psycopg.Error as error:
             raise explain(error, "source") from error
         finally:
@@ -213,6 +194,10 @@ class TableReader:
     def table(self, relation: int) -> Table:
         """The table as the stream describes it now. Raises `TableError` when it is gone."""
         return self._lay_out(relation).table
+
+    def paging(self, relation: int) -> tuple[int, ...]:
+        """The columns by which the table of the last `table` can be read in pieces."""
+        return self._layouts[relation].paging
 
     def _prepare(self) -> Encoding:
         """Both sessions' settings; the encoding of the rows."""
@@ -232,6 +217,34 @@ class TableReader:
                 sql.SQL("set client_encoding to {}").format(sql.Literal(encoding.client))
             )
         return encoding
+
+    def _open(self, relation: int, at_once: bool) -> tuple[_Layout, Moment]:
+        """Begin: with the lock held, see that the table is what the layout says."""
+        layout = self._layouts.get(relation) or self._lay_out(relation)
+        for _ in range(_RENAMES):
+            with contextlib.suppress(
+                psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName
+            ):
+                self._begin(layout, at_once)
+                snapshot, position, timeline, oid = self._values(
+                    _SNAPSHOT, BASELINE_PREFIX.encode(), layout.name
+                )
+                assert snapshot is not None
+                assert position is not None
+                if int(timeline or b"0", 16) != self._timeline:
+                    raise PassingError("the source is on another timeline than the history")
+                if oid is not None and int(oid) == relation:
+                    table = self._catalog.table(relation)
+                    if table is not None and shape_of(table) == shape_of(layout.table):
+                        return layout, self._moment(snapshot.decode(), position.decode())
+            self._end()
+            before, layout = layout, self._lay_out(relation)
+            if shape_of(before.table) != shape_of(layout.table):
+                raise AlteredError(
+                    f"{_shown(before.table)} was altered while its rows were read",
+                    fix="run `bemi snapshot` again: its baseline begins anew",
+                )
+        raise PassingError("the table is being renamed again and again")
 
     def _begin(self, layout: _Layout, at_once: bool) -> None:
         patience = 0 if at_once else self._patience
@@ -326,7 +339,7 @@ class TableReader:
             search_path=path,
         )
 
-    def _unreadable(self, layout: _Layout) -> TableError:
+    def _unreadable(self, relation: int) -> TableError:
         with explained("source"):
             row = self._aside.execute(
                 "select quote_ident(current_user), quote_ident(n.nspname),"
@@ -334,7 +347,7 @@ class TableReader:
                 " has_schema_privilege(n.oid, 'usage'), has_table_privilege(c.oid, 'select'),"
                 " c.relrowsecurity"
                 " from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = %s",
-                [layout.table.oid],
+                [relation],
             ).fetchone()
         if row is None:
             return TableError("the table was dropped")
@@ -477,10 +490,6 @@ class Look:
         return self._reader._by_keys(self._layout, keys)  # noqa: SLF001
 
 
-class _MovedError(Exception):
-    """The table is not what it was when its layout was made."""
-
-
 def shape_of(table: Table) -> str:
     """What must stay as it is while a table's rows are read in pieces."""
     columns = [f"{column.number} {column.type} {column.name}" for column in table.columns]
@@ -513,6 +522,11 @@ def _text_array(texts: Sequence[bytes]) -> bytes:
 def _shown(table: Table) -> str:
     return table.partition or f"{table.schema}.{table.name}"
 
+
+_SNAPSHOT: Final = b"""
+select pg_current_snapshot()::text, pg_logical_emit_message(false, $1, '')::text,
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_regclass($2)::oid::text
+"""
 
 _NAME: Final = b"""
 select format('%I.%I', n.nspname, c.relname)

@@ -252,28 +252,35 @@ def touched(
     ]
 
 
-def store(
+def copy_changes(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    rows: Sequence[bytes],
+    *,
+    stretch: bytes | None = None,
+) -> None:
+    """Encoded rows, and the context that they share, in the caller's transaction."""
+    with conn.cursor() as cursor:
+        if stretch is not None:
+            copy_rows(cursor, schema, "contexts", STRETCH_COLUMNS, [stretch])
+        copy_rows(cursor, schema, "row_changes", CHANGE_COLUMNS, rows)
+
+
+def advance(
     conn: psycopg.Connection[Any],
     schema: str,
     baseline: Baseline,
     *,
-    stretch: bytes | None,
-    rows: Sequence[bytes],
     counts: Counts,
     position: Lsn,
     last_key: tuple[bytes, ...] | None,
 ) -> Baseline:
-    """A chunk's rows, and the place behind them, in the caller's transaction.
+    """The place behind a chunk, in the transaction that stored its rows.
 
     Guarantees that no chunk is stored twice, nor by two at once: raises `BemiError` unless the
     baseline is just as this one left it, and `IntervalEndedError` when its interval ended.
     """
     _hold(conn, schema, baseline.interval)
-    with conn.cursor() as cursor:
-        if stretch is not None:
-            copy_rows(cursor, schema, "contexts", STRETCH_COLUMNS, [stretch])
-        if rows:
-            copy_rows(cursor, schema, "row_changes", CHANGE_COLUMNS, rows)
     row = conn.execute(
         sql.SQL(
             "update {} b set last_key = %s, last_position = %s, chunks = chunks + 1, "
@@ -374,16 +381,19 @@ def keys_before(
         sql.SQL(
             "select distinct r.primary_key from {row_changes} r "
             'where r."table" = %(table)s and r.relation = %(relation)s '
-            "and r.primary_key > %(after)s and (r.epoch = %(epoch)s "
+            "and r.primary_key is not null and {behind} and (r.epoch = %(epoch)s "
             "and r.commit_position < %(from)s or r.epoch <> %(epoch)s and r.epoch in "
             "(select epoch from {epochs} where source_id = %(source)s)) "
             "order by r.primary_key limit %(limit)s"
-        ).format(**_tables(schema)),
+        ).format(
+            behind=sql.SQL("true" if after is None else "r.primary_key > %(after)s"),
+            **_tables(schema),
+        ),
         {
             "source": source_id,
             "table": table,
             "relation": interval.relation,
-            "after": after or "",
+            "after": after,
             "epoch": interval.epoch,
             "from": interval.from_position,
             "limit": limit,
