@@ -188,7 +188,7 @@ class Ledger:
     def lacking(self, subject: Subject, batch: int) -> list[str]:
         """Keys of rows whose last image lacks a value that its change did not alter."""
         with explained("destination"):
-            keys = baselines.lacking(self._conn, self._schema, subject.interval)
+            keys = baselines.lacking(self._conn, self._schema, subject.interval, subject.names)
         return [
             key
             for at in range(0, len(keys), batch)

@@ -337,17 +337,19 @@ def fail(conn: psycopg.Connection[Any], schema: str, baseline_id: int, reason: s
     )
 
 
-def lacking(conn: psycopg.Connection[Any], schema: str, interval: Interval) -> list[str]:
+def lacking(
+    conn: psycopg.Connection[Any], schema: str, interval: Interval, names: Sequence[str]
+) -> list[str]:
     """Keys of rows of which some change in an interval lacks a value that it did not alter."""
     rows = conn.execute(
         sql.SQL(
             "select distinct r.primary_key from {row_changes} r "
-            'where r."table" = %s and r.relation = %s and r.epoch = %s '
+            'where r."table" = any(%s) and r.relation = %s and r.epoch = %s '
             "and r.commit_position >= %s and r.operation = 'UPDATE' "
             "and r.primary_key is not null and array_to_string(r.flags, chr(10)) ~ "
             "'(^|\\n)unchanged:'"
         ).format(**_tables(schema)),
-        [interval.table, interval.relation, interval.epoch, interval.from_position],
+        [list(names), interval.relation, interval.epoch, interval.from_position],
     )
     return [row[0] for row in rows]
 
