@@ -211,6 +211,7 @@ def test_columns_that_come_go_and_are_renamed(make_database: MakeDatabase) -> No
         ({"id": 1, "first": "a", "b": "d", "plain": None}, ["before_unknown:filled"]),
         ({"id": 1, "first": "a", "b": "e", "plain": None, "filled": filled}, None),
         ({"id": 1, "b": "f", "plain": None, "filled": filled}, None),
-        ({"id": 1, "plain": None, "filled": filled}, ["before_unknown:b"]),
+        # The rewrite that altered `b` took the default into the rows, too: who can tell?
+        ({"id": 1, "plain": None}, ["before_unknown:b", "before_unknown:filled"]),
         ({"id": 1, "b": "g!", "plain": "h", "filled": filled}, None),
     ]

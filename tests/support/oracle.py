@@ -48,6 +48,9 @@ class Findings:
     """Changes at another place of their transaction than they were made."""
     wrong_contexts: int
     wrong_images: int
+    unknown_images: int
+    """Changes of tables without FULL whose old row the history did not have: it is empty at first,
+    so it has all of them unless changes were lost."""
     wrong_times: int
     """Changes whose `committed_at` is not what the source itself says."""
     holes: int
@@ -434,14 +437,16 @@ select count(*) from (
     "wrong_contexts": b"""
 select count(*) from matched
 where id is not null and seq is not null and context is distinct from true_context""",
-    # A table whose identity is its key has no whole before-image, and says so.
+    # A table whose identity is its key has its old rows from the history, or says that it has not.
     "wrong_images": b"""
 select count(*) from matched where id is not null and seq is not null and not (
     after = true_after and case
         when whole then before = true_before and flags is null
         when op = 'CREATE' then before = '{}' and flags is null
         when op = 'TRUNCATE' then before = '{}'
+        when flags is null then before = true_before
         else true_before @> before and flags = '{before_unknown}' end)""",
+    "unknown_images": b"select count(*) from matched where not whole and flags is not null",
     "wrong_times": b"""
 select count(*) from matched
 where id is not null and seq is not null and true_time is not null and committed_at <> true_time""",
@@ -490,7 +495,7 @@ select * from (
     from matched
     where id is null or seq is null or context is distinct from true_context
         or after <> true_after or (whole and before <> true_before)
-        or (whole and flags is not null)
+        or flags is not null or (flags is null and op <> 'TRUNCATE' and before <> true_before)
     order by xid, n limit %s
 ) f
 """

@@ -14,6 +14,7 @@ from bemi.config import Settings
 from bemi.errors import GapError, SetupError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
+from bemi.store import coverage
 from bemi.store.checkpoint import Checkpoint, Epoch
 
 log = logging.getLogger("bemi.worker")
@@ -58,6 +59,7 @@ def take_over(
             f"changes are missing and can't be had any more: {detail}",
             fix="find out why; then `bemi run --accept-gap` records the gap and goes on",
         )
+    ended = held.position
     if broken is None:
         held = checkpoints.advance(conn.cursor(), schema, held, position=slot_at)
     else:
@@ -72,6 +74,9 @@ def take_over(
             position=slot_at,
         )
         held = checkpoints.claim(conn, schema, held.source_id)
+    coverage.split(
+        conn, schema, held.source_id, at=ended, epoch=held.epoch, onward=slot_at, cause=cause
+    )
     conn.commit()
     log.warning("gap accepted", extra={"cause": cause, "detail": detail})
     return held

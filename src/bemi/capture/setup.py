@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from bemi.capture import event_triggers, preflight, publication, slot
+from bemi.capture import coverage, event_triggers, preflight, publication, slot
 from bemi.capture.progress import Progress, Report
 from bemi.capture.source import Identity, Source
 from bemi.capture.tables import TableState, publish, survey, with_remembered_rules
@@ -97,11 +97,13 @@ def init(
         setup, not_full = _set_full(source, destination, settings, setup, to_full, progress)
         made = _make_publication(source, settings, progress)
         refused = _publish_tables(source, settings, progress)
-        position = _make_slot(source, settings, progress, anew=new_slot or made)
+        position, fresh = _make_slot(source, settings, progress, anew=new_slot or made)
         with explained("destination"):
             held = _register(destination, settings, identity, position)
             gap = _find_gap(destination, settings, held, identity, position)
             _grant(destination, settings, readers, progress)
+        if gap is None:
+            _cover(source, destination, settings, held, position if fresh else None, progress)
 
         ddl_script = _record_ddl(source, setup, progress, asked=ddl)
         states = survey(source, settings)
@@ -360,8 +362,12 @@ def _publish_tables(
     return {state.oid: state for state in refused}
 
 
-def _make_slot(source: Connection, settings: Settings, progress: Progress, *, anew: bool) -> Lsn:
-    """Where the slot stands. One that is lost, or older than the publication, is made anew.
+def _make_slot(
+    source: Connection, settings: Settings, progress: Progress, *, anew: bool
+) -> tuple[Lsn, bool]:
+    """Where the slot stands, and whether it was made now.
+
+    One that is lost, or older than the publication, is made anew.
 
     To advance it past the publication's beginning would not do: a transaction that wrote before
     and commits after would still be decoded as of before. Making a slot waits for those.
@@ -376,12 +382,36 @@ def _make_slot(source: Connection, settings: Settings, progress: Progress, *, an
             progress.add(f'dropped the replication slot "{name}", which could not go on')
             found = None
         if found is not None and found.confirmed is not None:
-            return found.confirmed
+            return found.confirmed, False
         position = slot.create(
             source, name, url=settings.source_url, wait=settings.slot_wait, report=progress.report
         )
     progress.add(f'created the replication slot "{name}" at {position}')
-    return position
+    return position, True
+
+
+def _cover(
+    source: Connection,
+    destination: Connection,
+    settings: Settings,
+    held: Checkpoint,
+    since: Lsn | None,
+    progress: Progress,
+) -> None:
+    """Say from where on each table is complete. What that takes too long for is left to the
+    worker; a slot that was made after all tables were published has them whole from there."""
+    coverage.keep(
+        source,
+        destination,
+        schema=settings.schema,
+        publication=settings.publication,
+        source_id=held.source_id,
+        epoch=held.epoch,
+        since=since,
+        patience=settings.slot_wait,
+        cause="init",
+        report=progress.report,
+    )
 
 
 def _register(

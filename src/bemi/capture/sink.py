@@ -135,6 +135,7 @@ class Sink:
             self._put_version(event)
         elif isinstance(event, Skipped):
             self._piece.rows.append(Deferred(event, 0))
+            self._piece.incomplete = True
             self._piece.skipped.append(event)
             self._piece.size += _ROW_SIZE
         else:
@@ -149,6 +150,7 @@ class Sink:
         context_id = self._context_id(change.stretch, change.transaction)
         if self._completer.needs(change):
             piece.rows.append(Deferred(change, context_id))
+            piece.incomplete = True
             piece.size += _size(change)
             return
         row = self._encoder.change(change, context_id)

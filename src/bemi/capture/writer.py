@@ -58,7 +58,8 @@ class Piece(msgspec.Struct):
     versions: list[StoredVersion] = []
     skipped: list[Skipped] = []
     ddl: list[tuple[Ddl, int]] = []
-    deferred: bool = False
+    incomplete: bool = False
+    """Whether some row is not encoded yet, or is none at all."""
     size: int = 0
     days: set[int] = set()
     position: Lsn | None = None
@@ -141,10 +142,10 @@ class Writer:
             self._completer.described(version)
 
     def _complete(self, cursor: psycopg.Cursor[Any], piece: Piece) -> list[bytes]:
-        deferred = [row for row in piece.rows if isinstance(row, Deferred)]
-        if not deferred:
-            return [row for row in piece.rows if isinstance(row, bytes)]
-        events = [each.event for each in deferred]
+        if not piece.incomplete:
+            encoded = (row if isinstance(row, bytes) else row.row for row in piece.rows)
+            return [row for row in encoded if row is not None]
+        events = [row.event for row in piece.rows if isinstance(row, Deferred)]
         completed = iter(self._completer.complete(cursor, events))
         rows: list[bytes] = []
         for row in piece.rows:
