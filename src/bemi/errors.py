@@ -5,6 +5,7 @@ BemiError
 ├── SetupError         a server is not as it must be; waiting will not help
 │   ├── StoreVersionError   the destination's schema is newer or older than this Bemi
 │   ├── TableError     the rows of one table can't be read; those of others can
+│   ├── RemovedError   an operator has removed the source
 │   ├── RefusedError   a server refused a connection, for a reason unknown to Bemi
 │   └── GapError       changes can't be had any more; an operator must decide
 ├── PassingError       a state that passes by itself: the worker waits
@@ -36,6 +37,10 @@ class StoreVersionError(SetupError):
 
 class TableError(SetupError):
     """The rows of one table can't be read; those of others can."""
+
+
+class RemovedError(SetupError):
+    """An operator has removed the source: it is not captured any more, its history stays."""
 
 
 class RefusedError(SetupError):

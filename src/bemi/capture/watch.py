@@ -2,6 +2,7 @@
 and keep the store's partitions and statistics ahead of the rows.
 """
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from bemi.capture import coverage
 from bemi.capture.tables import add_new_tables
 from bemi.config import Settings
 from bemi.connections import Role, connect, explained, make_lasting
 from bemi.errors import BemiError
+from bemi.store import checkpoint as checkpoints
 
 log = logging.getLogger("bemi.watch")
 
@@ -44,7 +47,11 @@ class Watch:
         self._look = look
         self._interval = interval
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"bemi-watch-{what}", daemon=True)
+        # The log says for which source, and that stands in the context of who starts it.
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(
+            target=run, args=[self._run], name=f"bemi-watch-{what}", daemon=True
+        )
 
     def __enter__(self) -> "Watch":
         self._thread.start()
@@ -76,6 +83,7 @@ class Watch:
 def watch_tables(settings: Settings) -> Watch:
     """Adds new tables to the publication, or says once why each is not tracked."""
     told: set[str] = set()
+    verified: list[object] = [None]
 
     def look(conn: psycopg.Connection[Any]) -> None:
         found = add_new_tables(conn, settings)
@@ -91,8 +99,34 @@ def watch_tables(settings: Settings) -> Watch:
                 message,
                 extra={"table": state.qualified, "reason": state.reason, "fix": state.fix},
             )
+        _cover(conn, settings, verified)
 
     return Watch(settings.source_url, "source", look, interval=_TABLES_INTERVAL)
+
+
+def _cover(conn: psycopg.Connection[Any], settings: Settings, verified: list[object]) -> None:
+    """Keep the coverage; that it holds is noted only after changes, so that idle stays idle."""
+    with (
+        connect(settings.destination_url, what="destination") as destination,
+        explained("destination"),
+    ):
+        held = checkpoints.read(destination, settings.schema, settings.source)
+        if held is None:
+            return
+        kept = coverage.keep(
+            conn,
+            destination,
+            schema=settings.schema,
+            publication=settings.publication,
+            source_id=held.source_id,
+            epoch=held.epoch,
+            verify=verified[0] != held.committed_at,
+        )
+    verified[0] = held.committed_at
+    for table in kept.opened:
+        log.info("table covered", extra={"table": table})
+    for table, cause in kept.closed:
+        log.warning("coverage ended", extra={"table": table, "cause": cause})
 
 
 def watch_store(settings: Settings) -> Watch:

@@ -1,7 +1,9 @@
 """Keeps the pipeline of one source going: what passes by itself is waited for, with growing
-pauses; what does not ends the worker with an error that says what to do.
+pauses; what does not ends the worker with an error that says what to do. While the source is
+paused, or its settings change, the stream is closed in order and goes on from the checkpoint.
 """
 
+import contextlib
 import logging
 import random
 import threading
@@ -9,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from bemi.capture import decisions, slot
+from bemi.capture.decisions import Decisions
 from bemi.capture.pipeline import Pipeline
 from bemi.capture.session import open_session
 from bemi.capture.sink import Sink
@@ -16,7 +20,14 @@ from bemi.capture.stitcher import MARK_PREFIX
 from bemi.capture.watch import watch_store, watch_tables
 from bemi.config import Settings
 from bemi.connections import connect, explained
-from bemi.errors import BemiError, PassingError, RefusedError, SetupError, SlotBusyError
+from bemi.errors import (
+    BemiError,
+    PassingError,
+    RefusedError,
+    RemovedError,
+    SetupError,
+    SlotBusyError,
+)
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
 from bemi.store.migrate import require_current
@@ -33,6 +44,12 @@ _DRAIN: Final = 10.0
 
 _SAY_AGAIN: Final = 30.0
 """Seconds after which the same reason for waiting is told again."""
+
+_SAY_PAUSED_AGAIN: Final = 600.0
+"""Seconds after which a paused source's growing WAL is told again."""
+
+_OWN_SLOT_WAIT: Final = 30.0
+"""Seconds that the source may take to free a slot that this worker itself has held."""
 
 
 def run(
@@ -52,7 +69,10 @@ def run(
 
 
 class Worker:
-    """One source's worker. It holds the slot while a session lasts, so there is only one."""
+    """One source's worker. It holds the slot while a session lasts, so there is only one.
+
+    Raises `BemiError` for what waiting will not mend: `GapError` and `RemovedError` among it.
+    """
 
     def __init__(
         self,
@@ -63,7 +83,10 @@ class Worker:
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._next = settings
         self._stop = stop
+        self._leave = threading.Event()
+        """The session that there is shall end, and another one begin."""
         self._accept_gap = accept_gap
         self._clock = clock
         self._target: Lsn | None = None
@@ -71,22 +94,39 @@ class Worker:
         self._said: tuple[str, float] = ("", 0.0)
         self._others_position = Lsn(0)
 
+    def change(self, settings: Settings) -> None:
+        """Go on with other settings of the same source. May be called by another thread.
+
+        No change is lost: the session ends in order, and the next one begins where the history
+        ends.
+        """
+        self._next = settings
+        self._leave.set()
+
     def run(self, until_caught_up: bool) -> None:
         pause = _FIRST_PAUSE
         busy_since: float | None = None
         while not self._stop.is_set():
             began = time.monotonic()
+            self._leave.clear()  # before the settings are taken: what comes then ends the session
+            self._settings = self._next
             try:
+                self._wait_while_paused(until_caught_up)
+                if self._ended():
+                    continue
                 if until_caught_up and self._target is None:
                     self._target = self._mark()
-                self._capture()
-                return
+                if self._capture():
+                    return
+                pause, busy_since = _FIRST_PAUSE, None
+                continue
             except SlotBusyError as error:
                 if self._target is not None and self._position() >= self._target:
                     return
                 if busy_since is None or self._other_moves():
                     busy_since = began
-                if time.monotonic() - busy_since > self._settings.slot_wait:
+                own = _OWN_SLOT_WAIT if self._has_run else 0.0
+                if time.monotonic() - busy_since > max(self._settings.slot_wait, own):
                     raise SetupError(str(error), fix=error.fix) from error
                 self._say(error)
                 pause = min(pause, _LONGEST_PAUSE / 5)
@@ -103,12 +143,14 @@ class Worker:
             self._stop.wait(random.uniform(pause / 2, pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _capture(self) -> None:
+    def _capture(self) -> bool:
+        """One session; whether all is done that was asked for."""
         settings = self._settings
         with (
             open_session(settings, accept_gap=self._accept_gap, clock=self._clock) as session,
             watch_tables(session.rules),
             watch_store(settings),
+            decisions.watched(settings, self._leave.set),
         ):
             source, sink = session.source, session.sink
             self._has_run = True
@@ -116,15 +158,50 @@ class Worker:
             self._said = ("", 0.0)
             log.info("capturing", extra={"source": settings.source, "position": str(sink.stored)})
             pipeline = Pipeline(source, session.stitcher, session.filter, session.masker, sink)
-            pipeline.run(lambda: self._done(sink))
+            pipeline.run(lambda: self._reached(sink) or self._ended())
             sink.finish(_DRAIN)
             source.acknowledge(sink.stored)
         log.info("stopped", extra={"source": settings.source, "position": str(sink.stored)})
+        return self._reached(sink) or self._stop.is_set()
 
-    def _done(self, sink: Sink) -> bool:
-        if self._target is not None and sink.stored >= self._target:
-            return True
-        return self._stop.is_set()
+    def _reached(self, sink: Sink) -> bool:
+        return self._target is not None and sink.stored >= self._target
+
+    def _ended(self) -> bool:
+        return self._stop.is_set() or self._leave.is_set()
+
+    def _wait_while_paused(self, until_caught_up: bool) -> None:
+        """Until the source may be captured, or `_ended`. Raises `RemovedError`."""
+        settings = self._settings
+        said: float | None = None
+        with Decisions(settings) as decided:
+            while not self._ended():
+                standing = decided.look()
+                if standing == "removed":
+                    raise RemovedError(
+                        f"the source {settings.source} was removed, and its history kept",
+                        fix=f"`bemi source add {settings.source}` adds it again",
+                    )
+                if standing != "paused":
+                    return
+                if until_caught_up:
+                    raise SetupError(
+                        f"the source {settings.source} is paused, so its history does not go on",
+                        fix=f"run `bemi source resume {settings.source}`",
+                    )
+                if said is None or time.monotonic() - said > _SAY_PAUSED_AGAIN:
+                    said = time.monotonic()
+                    extra = {"source": settings.source, "kept": self._kept_wal()}
+                    log.warning("paused, and the source keeps its WAL", extra=extra)
+                self._stop.wait(decisions.INTERVAL)
+
+    def _kept_wal(self) -> int | None:
+        """Bytes; None where the source can't be asked, which is no reason to end a pause."""
+        with contextlib.suppress(BemiError):
+            with connect(self._settings.source_url, what="source") as conn:
+                found = slot.read(conn, self._settings.slot)
+            return None if found is None else found.retained
+        return None
 
     def _mark(self) -> Lsn:
         """A position that all transactions committed by now end before.

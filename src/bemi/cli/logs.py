@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -21,11 +22,16 @@ _PASSWORDS: Final = re.compile(
 )
 
 
-def start(form: Format | None) -> None:
-    """Sends the log to standard error; without a form, as text on a terminal, else as JSON."""
+def start(form: Format | None, *, source: ContextVar[str] | None = None) -> None:
+    """Sends the log to standard error; without a form, as text on a terminal, else as JSON.
+
+    `source` has the name of the source that a line is about, where the line does not say it.
+    """
     if form is None:
         form = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler(sys.stderr)
+    if source is not None:
+        handler.addFilter(_Named(source))
     handler.setFormatter(_Json() if form == "json" else _Text())
     root = logging.getLogger("bemi")
     root.handlers[:] = [handler]
@@ -35,6 +41,20 @@ def start(form: Format | None) -> None:
 
 def redacted(text: str) -> str:
     return _PASSWORDS.sub(lambda match: f"{match['url'] or match['pair']}***", text)
+
+
+class _Named(logging.Filter):
+    """Lets every record through, and names its source."""
+
+    def __init__(self, source: ContextVar[str]) -> None:
+        super().__init__()
+        self._source = source
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        name = self._source.get("")
+        if name and not hasattr(record, "source"):
+            record.source = name
+        return True
 
 
 class _Json(logging.Formatter):

@@ -18,6 +18,19 @@ _FILTERS = Group.create_ordered("Filters")
 Operation = Literal["create", "update", "delete", "truncate", "snapshot"]
 
 
+def _texts(_type: Any, value: Any) -> None:
+    """Arguments that are not UTF-8 can't be in any history, and PostgreSQL would refuse them."""
+    for text in value if isinstance(value, tuple) else (value,):
+        try:
+            "".join(text or ()).encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8 text") from None
+
+
+Text = Annotated[str | None, Parameter(validator=_texts)]
+Names = Annotated[tuple[str, ...], Parameter(validator=_texts)]
+
+
 @Parameter(name="*", group=_CONNECTION)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFlags:
@@ -35,8 +48,8 @@ class ConfigFlags:
 
 @Parameter(name="*", group=_CONNECTION)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SettingsFlags:
-    """Where the settings come from, for commands that work with the source."""
+class SourcesFlags:
+    """Where the settings come from, for commands that work with sources."""
 
     source_url: str | None = None
     "Database to watch, instead of BEMI_SOURCE_URL. (Others may see it in the list of processes.)"
@@ -45,16 +58,37 @@ class SettingsFlags:
     config: Path | None = None
     "File of settings, instead of bemi.toml in the working directory."
 
+    def one(self, name: str | None, **flags: object) -> Settings:
+        """Settings of the source called `name`, over which `flags` of the command's own win.
+
+        Without a name, of the only one there is. Raises ConfigError.
+        """
+        return config.load({**self._own, "source": name, **flags}, path=self.config)
+
+    def several(self, names: Sequence[str], **flags: object) -> tuple[Settings, ...]:
+        """Settings of the sources with these names; without any, of all. Raises ConfigError."""
+        return config.load_all({**self._own, **flags}, path=self.config, sources=names)
+
+    def history(self) -> History:
+        """Raises ConfigError."""
+        return config.load_history(self._own, path=self.config)
+
+    @property
+    def _own(self) -> dict[str, object]:
+        return {"source_url": self.source_url, "destination_url": self.destination_url}
+
+
+@Parameter(name="*", group=_CONNECTION)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsFlags(SourcesFlags):
+    """Where the settings come from, for commands that work with one source."""
+
+    source: Text = None
+    "Name of the source, where the file has several; instead of BEMI_SOURCE."
+
     def settings(self, **flags: object) -> Settings:
         """Settings, over which `flags` of the command's own win. Raises ConfigError."""
-        return config.load(
-            {
-                "source_url": self.source_url,
-                "destination_url": self.destination_url,
-                **flags,
-            },
-            path=self.config,
-        )
+        return self.one(self.source, **flags)
 
 
 def _moment(_type: Any, tokens: Sequence[Token]) -> datetime:
@@ -71,17 +105,7 @@ def _pairs(_type: Any, tokens: Sequence[Token]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _texts(_type: Any, value: Any) -> None:
-    """Arguments that are not UTF-8 can't be in any history, and PostgreSQL would refuse them."""
-    for text in value if isinstance(value, tuple) else (value,):
-        try:
-            "".join(text or ()).encode()
-        except UnicodeEncodeError:
-            raise ValueError("not UTF-8 text") from None
-
-
 Moment = Annotated[datetime | None, Parameter(converter=_moment, n_tokens=1)]
-Text = Annotated[str | None, Parameter(validator=_texts)]
 
 
 @Parameter(name="*", group=_FILTERS)

@@ -2,10 +2,12 @@
 
 The setup is what `init` was told and did: which tables were chosen (`schemas`, `tables`), and
 how to set back each replica identity that it changed (`replica_identity`), and whether event
-triggers record DDL (`ddl`).
+triggers record DDL (`ddl`). Beside it stands what operators decide while workers run: whether the
+source is paused, or removed with its history kept.
 """
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import psycopg
@@ -31,6 +33,12 @@ class StoredSource(msgspec.Struct, frozen=True):
     slot: str
     publication: str
     setup: Setup
+    paused_at: datetime | None
+    removed_at: datetime | None
+
+
+Standing: TypeAlias = Literal["unknown", "active", "paused", "removed"]
+"""Whether a source shall be captured; `unknown` is one that was not set up, or not wholly."""
 
 
 def read(conn: psycopg.Connection[Any], schema: str, name: str) -> StoredSource | None:
@@ -43,13 +51,43 @@ def read_all(conn: psycopg.Connection[Any], schema: str) -> list[StoredSource]:
         return []
     rows = conn.execute(
         sql.SQL(
-            "select source_id, name, database, slot, publication, setup from {} order by source_id"
+            # A schema that is still to be migrated does not have the last two columns.
+            "select source_id, name, database, slot, publication, setup, "
+            "(to_jsonb(s) ->> 'paused_at')::timestamptz, "
+            "(to_jsonb(s) ->> 'removed_at')::timestamptz "
+            "from {} s order by source_id"
         ).format(sql.Identifier(schema, "sources"))
     ).fetchall()
     return [
-        StoredSource(source_id, source, database, slot, publication, msgspec.convert(setup, Setup))
-        for source_id, source, database, slot, publication, setup in rows
+        StoredSource(
+            source_id,
+            source,
+            database,
+            slot,
+            publication,
+            msgspec.convert(setup, Setup),
+            paused_at,
+            removed_at,
+        )
+        for source_id, source, database, slot, publication, setup, paused_at, removed_at in rows
     ]
+
+
+def standing(conn: psycopg.Connection[Any], schema: str, name: str) -> Standing:
+    """Whether the source called `name` shall be captured. One query, asked every few seconds."""
+    try:
+        row = conn.execute(
+            sql.SQL(
+                "select to_jsonb(s) ->> 'paused_at', to_jsonb(s) ->> 'removed_at' "
+                "from {} s join {} using (source_id) where s.name = %s"
+            ).format(sql.Identifier(schema, "sources"), sql.Identifier(schema, "checkpoints")),
+            [name],
+        ).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return "unknown"
+    if row is None:
+        return "unknown"
+    return "removed" if row[1] else "paused" if row[0] else "active"
 
 
 def declare(
@@ -80,3 +118,36 @@ def remember(conn: psycopg.Connection[Any], schema: str, name: str, setup: Setup
         ),
         [Jsonb(msgspec.to_builtins(setup)), name],
     )
+
+
+def pause(conn: psycopg.Connection[Any], schema: str, name: str) -> bool:
+    """Have workers leave the source alone until `resume`; whether it was not paused before."""
+    return _set(conn, schema, name, "paused_at", to=sql.SQL("now()"))
+
+
+def resume(conn: psycopg.Connection[Any], schema: str, name: str) -> bool:
+    """Undo `pause`; whether it was paused."""
+    return _set(conn, schema, name, "paused_at", to=sql.SQL("null"))
+
+
+def remove(conn: psycopg.Connection[Any], schema: str, name: str) -> bool:
+    """Have workers let the source go for good; its history stays. Whether it was there before."""
+    return _set(conn, schema, name, "removed_at", to=sql.SQL("now()"))
+
+
+def restore(conn: psycopg.Connection[Any], schema: str, name: str) -> bool:
+    """Undo `remove`, once the source is set up again; whether it was removed."""
+    return _set(conn, schema, name, "removed_at", to=sql.SQL("null"))
+
+
+def _set(
+    conn: psycopg.Connection[Any], schema: str, name: str, column: str, *, to: sql.SQL
+) -> bool:
+    made = conn.execute(
+        sql.SQL(
+            "update {} set {column} = {to} where name = %s "
+            "and ({column} is null) is distinct from ({to} is null) returning source_id"
+        ).format(sql.Identifier(schema, "sources"), column=sql.Identifier(column), to=to),
+        [name],
+    ).fetchone()
+    return made is not None
