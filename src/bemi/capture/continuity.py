@@ -45,7 +45,7 @@ def take_over(
     held = checkpoints.claim(conn, schema, found.source_id)
     conn.commit()
     epoch = checkpoints.read_epoch(conn, schema, held.epoch)
-    broken = _epoch_changed(epoch, identity, held.position)
+    broken = epoch_changed(epoch, identity, held.position)
     if broken is None and slot_at <= held.position:
         return held
     cause = "slot_ahead" if broken is None else "epoch_changed"
@@ -82,7 +82,7 @@ def take_over(
     return held
 
 
-def _epoch_changed(epoch: Epoch, identity: Identity, position: Lsn) -> str | None:
+def epoch_changed(epoch: Epoch, identity: Identity, position: Lsn) -> str | None:
     """Why positions of the history can't be compared with the source's, if they can't."""
     if epoch.system_identifier != identity.system_identifier:
         return (

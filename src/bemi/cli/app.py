@@ -16,7 +16,17 @@ import cyclopts
 import bemi
 from bemi.errors import BemiError
 
-COMMANDS: Final = ("demo", "doctor", "init", "run", "status", "changes", "teardown")
+COMMANDS: Final = (
+    "demo",
+    "doctor",
+    "init",
+    "run",
+    "snapshot",
+    "status",
+    "changes",
+    "recover",
+    "teardown",
+)
 
 _HELP: Final = """\
 Keeps the complete history of a PostgreSQL database: every committed row change, with who, where \
