@@ -105,6 +105,11 @@ def init(
         if gap is None:
             _cover(source, destination, settings, held, position if fresh else None, progress)
 
+        with explained("destination"):
+            # Not before all is in place, since workers take it for the word to go.
+            if sources.restore(destination, settings.schema, settings.source):
+                progress.add(f'added the source "{settings.source}" again, which was removed')
+
         ddl_script = _record_ddl(source, setup, progress, asked=ddl)
         states = survey(source, settings)
     return InitResult(

@@ -83,6 +83,8 @@ class SourceStatus(msgspec.Struct, frozen=True):
     age: float | None
     dropped: int
     gaps: list[Gap]
+    paused_at: datetime | None
+    removed_at: datetime | None
 
     @property
     def unaccepted(self) -> list[Gap]:
@@ -153,7 +155,8 @@ def status(conn: psycopg.Connection[Any], schema: str) -> list[SourceStatus]:
             sql.SQL(
                 "select s.source_id, s.name, s.database, s.slot, s.publication, c.epoch, "
                 "c.position, c.committed_at, c.updated_at, "
-                "extract(epoch from clock_timestamp() - c.updated_at)::float8 "
+                "extract(epoch from clock_timestamp() - c.updated_at)::float8, "
+                "s.paused_at, s.removed_at "
                 "from {} s left join {} c using (source_id) order by s.name"
             ).format(sql.Identifier(schema, "sources"), sql.Identifier(schema, "checkpoints"))
         ).fetchall()
@@ -170,6 +173,8 @@ def status(conn: psycopg.Connection[Any], schema: str) -> list[SourceStatus]:
             age=None if age is None else max(age, 0.0),
             dropped=dropped.get(source_id, 0),
             gaps=gaps.get(source_id, []),
+            paused_at=paused_at,
+            removed_at=removed_at,
         )
         for (
             source_id,
@@ -182,6 +187,8 @@ def status(conn: psycopg.Connection[Any], schema: str) -> list[SourceStatus]:
             committed_at,
             updated_at,
             age,
+            paused_at,
+            removed_at,
         ) in rows
     ]
 
