@@ -11,6 +11,7 @@ import psycopg
 from bemi.capture.decoder import decode
 from bemi.capture.messages import Begin, Commit, Delete, Insert, Message, Relation, Update
 from tests.support.tracked import Tracked
+from tests.support.waiting import until
 
 Kind = TypeVar("Kind")
 RowMessage: TypeAlias = Insert | Update | Delete
@@ -20,13 +21,23 @@ def peek(
     at: Tracked, conn: psycopg.Connection[Any] | None = None, *, encoding: str = "utf-8"
 ) -> list[Message]:
     """The messages to come, as pgoutput writes them in the session of `conn`."""
-    rows = (conn or at.source).execute(
+    conn = conn or at.source
+    until(lambda: not _busy(conn, at.settings.slot), 30, "the last worker has left the slot")
+    rows = conn.execute(
         "select data from pg_logical_slot_peek_binary_changes(%s, null, null, "
         "'proto_version', '1', 'publication_names', %s, 'messages', 'true')",
         [at.settings.slot, at.settings.publication],
         binary=True,
     )
     return [decode(bytes(data), encoding) for (data,) in rows]
+
+
+def _busy(conn: psycopg.Connection[Any], slot: str) -> bool:
+    row = conn.execute(
+        "select active from pg_replication_slots where slot_name = %s", [slot]
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
 
 
 def sent(at: Tracked, kind: type[Kind]) -> list[Kind]:

@@ -443,7 +443,7 @@ def test_a_row_whose_text_is_over_1_gb_stops_the_stream_for_ever(tracked: Track)
     with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="string buffer"):
         peek(at)
 
-    with pytest.raises(SetupError, match="string buffer"):
+    with pytest.raises(SetupError, match=r"string buffer|out of memory"):
         at.catch_up()
     assert setup.init(at.settings, new_slot=True, report=lambda _: None).gap is not None
     at.catch_up(accept_gap=True)
