@@ -204,8 +204,8 @@ class TableReader:
         with explained("source"):
             for conn in (self._aside, self._conn):
                 make_lasting(conn)
-                # A mark that is not flushed is not sent.
-                conn.execute("set synchronous_commit to on")
+                # A mark that is not flushed here is not sent; what standbys have does not matter.
+                conn.execute("set synchronous_commit to local")
                 conn.execute("set default_transaction_read_only to off")
             row = self._aside.execute("show server_encoding").fetchone()
             assert row is not None

@@ -59,13 +59,15 @@ def init(
     readers: Sequence[str] = (),
     new_slot: bool = False,
     ddl: bool = False,
+    snapshot: bool = False,
     report: Report,
 ) -> InitResult:
     """Make the destination's schema, the publication, the slot and the checkpoint.
 
     `full`: globs of tables to set to REPLICA IDENTITY FULL. `readers`: roles to let read the
     history. `new_slot`: make the slot anew, for a stream that can't get past some WAL.
-    `ddl`: make the event triggers that record DDL, too.
+    `ddl`: make the event triggers that record DDL, too. `snapshot`: from now on, let workers
+    take the baselines of tables that have none.
     What is there already stays as it is; a run that failed is completed by the next one.
     Raises `SetupError`, before anything is changed when the servers are not as they must be.
     """
@@ -88,6 +90,8 @@ def init(
         setup = _chosen(settings, stored)
         if ddl:
             setup = msgspec.structs.replace(setup, ddl=True)
+        if snapshot:
+            setup = msgspec.structs.replace(setup, snapshot=True)
         settings = with_remembered_rules(settings, setup)
         to_full = _select_full(source, settings, full)
 

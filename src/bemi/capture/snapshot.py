@@ -3,18 +3,23 @@
 What concerns one table is its result, and the others go on.
 """
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import psycopg
 
 from bemi.capture import coverage
-from bemi.capture.baseline import BaselineTaker, Pace, Reports, Result
+from bemi.capture.baseline import BaselineTaker, Pace, Reports, Result, StoppedError
 from bemi.capture.ledger import BaselineBusyError, RulesDifferError
+from bemi.capture.watch import Watch
 from bemi.config import Settings
 from bemi.connections import connect
 from bemi.errors import PassingError, TableError
+from bemi.store import baselines, sources
 from bemi.store import checkpoint as checkpoints
 from bemi.store.baselines import Interval, IntervalEndedError
 
@@ -26,6 +31,12 @@ _LONGEST_PAUSE: Final = 5.0
 _SETTLING: Final = 15.0
 """Seconds in which a worker that just started has declared its rules, and the server has noticed
 that a process which took baselines is gone."""
+
+_LOOK: Final = 10.0
+"""Seconds between looks for tables that lack a baseline."""
+
+_GIVEN_UP: Final = 600.0
+"""Seconds until a table that could not be read is tried again."""
 
 _INTERVAL_TRIES: Final = 3
 """How often a table whose coverage ended meanwhile is begun with again, in its next stretch."""
@@ -113,6 +124,64 @@ class Snapshot:
             if goes_on and tries < _INTERVAL_TRIES:
                 return None
             return Result(interval.name, error=str(error), fix=error.fix)
+
+
+@contextlib.contextmanager
+def watch_baselines(settings: Settings) -> Iterator[None]:
+    """While a worker runs: take the baselines that tables lack, where `init` was told to."""
+    stop = threading.Event()
+    given_up: dict[int, float] = {}
+
+    def lacks(interval: Interval) -> bool:
+        return (
+            interval.state_position is None
+            and given_up.get(interval.relation, 0.0) < time.monotonic()
+        )
+
+    def look(conn: psycopg.Connection[Any]) -> None:
+        stored = sources.read(conn, settings.schema, settings.source)
+        if stored is None or not stored.setup.snapshot:
+            return
+        open_now = baselines.intervals(conn, settings.schema, stored.source_id)
+        if not any(lacks(interval) for interval in open_now):
+            return
+        taken = Snapshot(
+            settings, chosen=lacks, reports=_Logged(), captures=lambda: None, stop=stop
+        )
+        with contextlib.suppress(StoppedError, BaselineBusyError):
+            taken.run()
+        failed = {result.table for result in taken.results if result.error is not None}
+        given_up.update(
+            (interval.relation, time.monotonic() + _GIVEN_UP)
+            for interval in open_now
+            if interval.name in failed
+        )
+
+    with Watch(settings.destination_url, "destination", look, interval=_LOOK):
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+class _Logged:
+    """How it goes, in the worker's log."""
+
+    def table(self, name: str, done: int, estimate: int) -> None:
+        log.info("taking a baseline", extra={"table": name, "rows": done, "of_about": estimate})
+
+    def rows(self, done: int) -> None:
+        pass
+
+    def waiting(self, reason: str) -> None:
+        log.debug("waiting", extra={"reason": reason})
+
+    def finished(self, result: Result) -> None:
+        if result.error is None:
+            log.info("baseline stored", extra={"table": result.table, "rows": result.rows})
+            return
+        extra = {"table": result.table, "reason": result.error, "fix": result.fix}
+        log.warning("baseline not taken", extra=extra)
 
 
 def begin_coverage(settings: Settings, report: Callable[[str], None]) -> tuple[str, ...]:

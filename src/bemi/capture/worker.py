@@ -16,6 +16,7 @@ from bemi.capture.decisions import Decisions
 from bemi.capture.pipeline import Pipeline
 from bemi.capture.session import open_session
 from bemi.capture.sink import Sink
+from bemi.capture.snapshot import watch_baselines
 from bemi.capture.stitcher import MARK_PREFIX
 from bemi.capture.watch import watch_store, watch_tables
 from bemi.config import Settings
@@ -150,6 +151,7 @@ class Worker:
             open_session(settings, accept_gap=self._accept_gap, clock=self._clock) as session,
             watch_tables(session.rules),
             watch_store(settings),
+            watch_baselines(settings),
             decisions.watched(settings, self._leave.set),
         ):
             source, sink = session.source, session.sink

@@ -1,5 +1,6 @@
 """`bemi init`: prepares source and destination, and shows which tables are tracked."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter
 
 from bemi.cli.options import SettingsFlags
+from bemi.cli.snapshot import show as show_baselines
 
 if TYPE_CHECKING:
+    from bemi.capture.baseline import Result as BaselineResult
     from bemi.capture.setup import InitResult
     from bemi.capture.tables import TableState
     from bemi.config import Settings
@@ -31,6 +34,7 @@ def command(
     slot_wait: float | None = None,
     new_slot: Annotated[bool, Parameter(negative=())] = False,
     ddl: Annotated[bool, Parameter(negative=())] = False,
+    snapshot: Annotated[bool, Parameter(negative=())] = False,
     connection: SettingsFlags = SettingsFlags(),  # noqa: B008 - frozen
     json: bool = False,
 ) -> int:
@@ -62,6 +66,9 @@ def command(
     ddl
         Make event triggers on the source that record DDL statements with their context. Only a
         superuser may; else the SQL for one is printed.
+    snapshot
+        Store what the tables hold already, as `bemi snapshot` does, and let the worker do so for
+        tables that are added later.
     json
         Print one JSON value: what changed, and the tables with their reasons and fixes.
     """
@@ -81,17 +88,31 @@ def command(
         readers=reader,
         new_slot=new_slot,
         ddl=ddl,
+        snapshot=snapshot,
         report=lambda line: print(
             output.printable(line), file=sys.stderr if json else sys.stdout, flush=True
         ),
     )
+    taken, stopped = _take_baselines(settings, quiet=json) if snapshot else ((), False)
+    failed = bool(result.not_full or result.ddl_script or any(each.error for each in taken))
+    code = 128 + signal.SIGINT if stopped else int(failed)
     if json:
-        output.print_json(_as_json(result))
-        return 1 if result.not_full or result.ddl_script else 0
+        output.print_json(_as_json(result) | ({"baselines": taken} if snapshot else {}))
+        return code
     _show(result, priced=bool(full))
+    if snapshot:
+        show_baselines(taken, stopped=stopped)
     for flag in _matching_nothing(settings, schema, table, [*result.tracked, *result.untracked]):
         print(f"note: {output.printable(flag)} matches no table yet", file=sys.stderr)
-    return 1 if result.not_full or result.ddl_script else 0
+    return code
+
+
+def _take_baselines(
+    settings: "Settings", *, quiet: bool
+) -> "tuple[Sequence[BaselineResult], bool]":
+    from bemi.cli.taking import take
+
+    return take(settings, lambda interval: interval.state_position is None, quiet=quiet)
 
 
 def _ask_for_full(states: Sequence["TableState"]) -> list[str]:

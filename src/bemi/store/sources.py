@@ -24,6 +24,8 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of each table whose identity `init` set to FULL, the SQL that sets it back."""
     ddl: bool = False
     """Whether event triggers were to record DDL."""
+    snapshot: bool = False
+    """Whether a worker takes the baselines of tables that are added later."""
 
 
 class StoredSource(msgspec.Struct, frozen=True):
