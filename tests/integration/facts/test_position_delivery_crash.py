@@ -52,6 +52,7 @@ from tests.integration.facts.stream import (
     kinds,
     number,
     peek,
+    whole,
 )
 from tests.support.tracked import Tracked
 from tests.support.tracking import position, track
@@ -153,7 +154,7 @@ def test_the_lsn_in_a_header_is_no_position(tracked: Track) -> None:
                 subscriber.execute("select pg_replication_origin_xact_setup('0/1234', now())")
                 subscriber.execute("insert into t values (2, 'fine')")
         with Replication(at.settings.source_url, name) as client:
-            frames = client.read("C", 2)
+            frames = whole(client.read("I", 2) + client.read("C"))
     finally:
         at.source.execute("select pg_replication_origin_drop(%s)", [origin])
     of = {kind: [f.lsn for f in frames if f.kind == kind] for kind in "BYROIC"}
@@ -240,7 +241,7 @@ def test_nothing_is_acknowledged_before_the_destination_has_committed_it(
         frames = client.read("C")
         while frames[-1].kind != "k" or frames[-1].lsn < written:
             frames += client.read("k")
-        ((_, end),) = commits(frames)
+        ((_, end),) = commits(whole(frames))
         assert frames[-1].lsn > end
 
     with Running(at.settings):
@@ -398,9 +399,9 @@ def test_a_network_that_half_opens_says_nothing(
             written = number(at.source, "pg_current_wal_flush_lsn()")
             until(lambda: sent(at, client.pid) >= written, 60, "the server has sent it")
             # For the client it is as if nothing had happened, for as long as it likes to wait.
-            while (frame := client.next()) is not None:
-                assert frame.kind == "k"
-            assert not select.select([client.socket], [], [], 1)[0]
+            while select.select([client.socket], [], [], 1)[0]:  # what had come before
+                frame = client.next()
+                assert frame is None or frame.kind != "I"
             free(at.source, name)  # the server gives it up in time
             assert client.next() is None
 
@@ -793,8 +794,9 @@ def test_positions_go_back_when_the_source_is_restored(
             at.catch_up()
         assert [each[0] for each in gaps(at)] == ["epoch_changed"]
         at.catch_up(accept_gap=True)
-        rows = at.query("select epoch, primary_key from bemi.changes order by epoch desc limit 1")
-        assert rows[0] == {"epoch": 2, "primary_key": "7000"}
+        # A slot that was not saved before the copy was made begins earlier: 1 comes once more then.
+        rows = at.query("select primary_key from bemi.changes where epoch = 2")
+        assert {row["primary_key"] for row in rows} - {"1"} == {"7000"}
 
 
 def test_pg_upgrade_before_17_loses_slots_without_a_word(
