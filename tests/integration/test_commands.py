@@ -157,7 +157,7 @@ def test_who_only_reads_needs_only_the_destination(todo: Todo) -> None:
     assert len(json.loads(out)) == 4
     code, out, _ = todo.bemi("status", "--json", BEMI_SOURCE_URL="")
     assert code == 0
-    assert json.loads(out)["live"] is None
+    assert [source["live"] for source in json.loads(out)["sources"]] == [None]
 
 
 def test_status_of_a_healthy_source(todo: Todo) -> None:
@@ -168,7 +168,7 @@ def test_status_of_a_healthy_source(todo: Todo) -> None:
     assert source["source"] == "todo"
     assert Lsn.parse(source["position"]) > 0
     assert source["committed_at"].endswith("Z")
-    live = status["live"]
+    live = source["live"]
     assert (live["slot_active"], live["wal_status"], live["tracked"]) == (False, "reserved", 1)
     code, out, _ = todo.bemi("status")
     assert code == 0
@@ -180,7 +180,7 @@ def test_status_shows_tables_that_are_not_tracked_and_why(todo: Todo) -> None:
     environ = {"BEMI_TABLES": "", "BEMI_SCHEMAS": "public"}
     code, out, _ = todo.bemi("status", "--json", **environ)
     assert code == 0
-    (untracked,) = json.loads(out)["live"]["untracked"]
+    (untracked,) = json.loads(out)["sources"][0]["live"]["untracked"]
     assert untracked["table"] == "public.keyless"
     assert untracked["reason"] == "it has no primary key"
     assert "alter table" in untracked["fix"]

@@ -3,12 +3,14 @@
 `python -m tests.support.reference` writes the pages; a test sees to it that they are up to date.
 """
 
+import functools
+import inspect
 from dataclasses import MISSING, Field, fields
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Final
 
-from cyclopts import Argument
+from cyclopts import App, Argument
 from docstring_parser import parse, parse_from_object
 from msgspec import Struct
 
@@ -158,20 +160,49 @@ def _texts_of(kind: type[Struct]) -> dict[str, str]:
 
 
 def flags(name: str) -> list[Argument]:
-    """The flags of a command, without the groups that only hold them together."""
-    collected = app[name].assemble_argument_collection(parse_docstring=True)
-    return [each for each in collected if each.names != ("*",)]
+    """The flags of a command and of those below it, without the groups that hold them together."""
+    return [flag for path in _paths(name) for flag in _own_flags(path)]
+
+
+def _paths(name: str) -> list[list[str]]:
+    """The command's own path, or those of the commands below it."""
+    below = app[name]
+    if below.default_command is not None:
+        return [[name]]
+    return [[name, each] for each in below if not each.startswith("-")]
+
+
+def _at(path: list[str]) -> App:
+    return functools.reduce(App.__getitem__, path, app)
+
+
+def _own_flags(path: list[str]) -> list[Argument]:
+    collected = _at(path).assemble_argument_collection(parse_docstring=True)
+    return [each for each in collected if each.names and each.names != ("*",)]
 
 
 def _command(name: str) -> str:
-    default = app[name].default_command
+    paths = _paths(name)
+    if paths == [[name]]:
+        return _section([name], "##")
+    heading = f"## `bemi {name}`\n\n{app[name].help}\n"
+    return "\n".join([heading, *(_section(path, "###") for path in paths)])
+
+
+def _section(path: list[str], level: str) -> str:
+    default = _at(path).default_command
     assert default is not None
     written = parse(cleandoc(default.__doc__ or ""))
-    parts = [f"## `bemi {name}`\n", f"{written.short_description}\n"]
+    arguments = [
+        each.name.upper()
+        for each in inspect.signature(default).parameters.values()
+        if each.kind is each.POSITIONAL_ONLY
+    ]
+    parts = [f"{level} `bemi {' '.join([*path, *arguments])}`\n", f"{written.short_description}\n"]
     if written.long_description:
         parts.append(f"{_fenced(written.long_description)}\n")
     parts += ["| Flag | Meaning |", "|---|---|"]
-    for flag in flags(name):
+    for flag in _own_flags(path):
         text = " ".join((flag.parameter.help or "").split())
         if flag.parameter.show_default:
             text += f" Default: {flag.field_info.default}."
@@ -194,7 +225,7 @@ def _fenced(text: str) -> str:
 
 def _spelled(flag: Argument) -> str:
     name = flag.names[0]
-    if flag.hint is bool:
+    if flag.hint is bool or not name.startswith("-"):
         return name
     if choices := flag.get_choices():
         # A bar would end the cell of the table.

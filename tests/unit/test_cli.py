@@ -101,7 +101,7 @@ def test_wrong_use_is_exit_code_2_with_what_to_do(
 def test_a_missing_setting_is_exit_code_1_with_the_fix(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    code, out, err = called(capsys, name)
+    code, out, err = called(capsys, *([name, "list"] if name == "source" else [name]))
     assert (code, out) == (1, "")
     assert "error: " in err
     assert "fix: set it in the environment, as in BEMI_" in err

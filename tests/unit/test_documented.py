@@ -37,7 +37,9 @@ def test_every_setting_has_a_text() -> None:
 def test_every_command_has_a_module_and_every_module_of_a_command_is_one() -> None:
     folder = ROOT / "src" / "bemi" / "cli"
     modules = {
-        path.stem for path in folder.glob("*.py") if "\ndef command(" in path.read_text("utf-8")
+        path.stem
+        for path in folder.glob("*.py")
+        if re.search(r"^(def command\(|command = )", path.read_text("utf-8"), re.MULTILINE)
     }
     assert modules == set(COMMANDS)
 

@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "run",
     "snapshot",
     "status",
+    "source",
     "changes",
     "recover",
     "teardown",
@@ -69,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except cyclopts.UnusedCliTokensError as error:
         command = " ".join(error.command_chain or ())
         _complain(
-            f"{' '.join(map(repr, error.unused_tokens or ()))} is not expected here: all that"
-            " commands take has a flag",
+            f"{' '.join(map(repr, error.unused_tokens or ()))} is not expected here"
+            + ("" if command.startswith("source ") else ": all that commands take has a flag"),
             f"see `bemi {command} --help`",
         )
         sys.exit(2)

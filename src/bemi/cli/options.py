@@ -69,9 +69,9 @@ class SourcesFlags:
         """Settings of the sources with these names; without any, of all. Raises ConfigError."""
         return config.load_all({**self._own, **flags}, path=self.config, sources=names)
 
-    def history(self) -> History:
-        """Raises ConfigError."""
-        return config.load_history(self._own, path=self.config)
+    def history(self, name: str | None = None) -> History:
+        """Where the history is, of the source called `name` where they have several."""
+        return config.load_history({**self._own, "source": name}, path=self.config)
 
     @property
     def _own(self) -> dict[str, object]:

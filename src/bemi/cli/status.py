@@ -1,12 +1,13 @@
 """`bemi status`: how far each source's history is, and what an operator must know about it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bemi import config
 from bemi.cli import output
-from bemi.cli.options import SettingsFlags
+from bemi.cli.options import Names, SourcesFlags
 from bemi.errors import BemiError, ConfigError
 from bemi.times import spell
 
@@ -39,29 +40,31 @@ class Live(msgspec.Struct, frozen=True):
 
 def command(
     *,
+    source: Names = (),
     json: bool = False,
-    connection: SettingsFlags = SettingsFlags(),  # noqa: B008 - frozen
+    connection: SourcesFlags = SourcesFlags(),  # noqa: B008 - frozen
 ) -> int:
     """Show how far the history is, and what needs attention.
 
-    For each source its checkpoint, its gaps, and the contexts that could not be read; for the one
-    in the settings also its slot, the WAL that the source keeps for it, and the tables that are
+    For each source its checkpoint, its gaps, and the contexts that could not be read; for those
+    in the settings also the slot, the WAL that the source keeps for it, and the tables that are
     not tracked. Exit code 1 when there is something that an operator must decide or mend: a gap
     that was not accepted, a slot that is missing or lost, a table whose updates fail.
 
     Parameters
     ----------
+    source
+        Name of a source to ask, where the file has several; repeatable. Without it, all.
     json
-        Print one JSON value: `sources`, `findings`, and `live`, which is null where the source is
-        not in the settings or can't be asked.
+        Print one JSON value: `sources` and `findings`. Each source has `live`, which is null where
+        it is not in the settings or can't be asked.
     """
     from bemi.capture.tables import with_remembered_rules
     from bemi.connections import connect, explained
     from bemi.store import migrate, reader
     from bemi.store import sources as stored
 
-    overrides = {"destination_url": connection.destination_url, "source_url": connection.source_url}
-    history = config.load_history(overrides, path=connection.config)
+    history = connection.history(source[0] if len(source) == 1 else None)
     with (
         connect(history.url, what="destination", client_encoding="utf8") as conn,
         explained("destination"),
@@ -71,28 +74,26 @@ def command(
         remembered = {each.name: each.setup for each in stored.read_all(conn, history.schema)}
 
     findings: list[str] = []
-    for source in sources:
-        findings += _findings(source)
-    live: Live | None = None
-    settings = _settings(connection)
-    current: SourceStatus | None = None
-    if settings is not None:
-        current = next((each for each in sources if each.source == settings.source), None)
+    for each in sources:
+        findings += _findings(each)
+    found = {each.source: each for each in sources}
+    live: dict[str, Live] = {}
+    for settings in _settings(connection, source):
+        current = found.get(settings.source)
         if current is None:
             findings.append(f"the source {settings.source} is not in this history: run `bemi init`")
-        else:
-            settings = with_remembered_rules(settings, remembered.get(settings.source))
+        elif current.removed_at is None:
+            known = with_remembered_rules(settings, remembered.get(settings.source))
             try:
-                live = _ask(settings, current, findings)
+                live[settings.source] = _ask(known, current, findings)
             except BemiError as error:
                 findings.append(str(error) + (f" ({error.fix})" if error.fix else ""))
 
     if json:
-        output.print_json(
-            {"sources": [_as_json(each) for each in sources], "live": live, "findings": findings}
-        )
+        listed = [_as_json(each) | {"live": live.get(each.source)} for each in sources]
+        output.print_json({"sources": listed, "findings": findings})
     else:
-        _print(sources, current, live, findings)
+        _print(sources, live, findings)
     return 1 if findings else 0
 
 
@@ -107,20 +108,20 @@ def _as_json(source: "SourceStatus") -> dict[str, Any]:
     return msgspec.structs.asdict(source) | {"position": position, "gaps": gaps}
 
 
-def _settings(connection: SettingsFlags) -> "Settings | None":
+def _settings(connection: SourcesFlags, names: Sequence[str]) -> "Sequence[Settings]":
     """None where no source is set: who only reads the history has a status too."""
-
     try:
-        return connection.settings()
+        return connection.several(names)
     except ConfigError:
-        if config.is_set("source_url", path=connection.config) or connection.source_url:
+        if config.is_set("source_url", path=connection.config) or connection.source_url or names:
             raise
-        return None
+        return ()
 
 
 def _findings(source: "SourceStatus") -> list[str]:
     """What the destination alone knows to be amiss."""
-
+    if source.removed_at is not None:
+        return []
     found = [
         f"{source.source}: changes between {gap.from_position} and {gap.to_position} are missing"
         f" ({gap.cause}, seen {spell(gap.detected_at)}):"
@@ -180,25 +181,22 @@ def _problem(state: "TableState") -> Problem:
     return Problem(state.qualified, reason, state.fix)
 
 
-def _print(
-    sources: list["SourceStatus"],
-    current: "SourceStatus | None",
-    live: Live | None,
-    findings: list[str],
-) -> None:
-
+def _print(sources: list["SourceStatus"], live: dict[str, Live], findings: list[str]) -> None:
     if not sources:
         print("no sources yet: run `bemi init`")
     for source in sources:
+        asked = live.get(source.source)
         rows = _rows(source)
-        if live is not None and source is current:
-            rows += _live_rows(live)
+        if asked is not None:
+            rows += _live_rows(asked, paused=source.paused_at is not None)
         print(output.printable(source.source))
         for name, value in rows:
             print(f"  {name:<13} {output.printable(value)}")
-    if live is not None and live.untracked:
-        print("\nnot tracked")
-        for table in live.untracked:
+    for name, asked in live.items():
+        if not asked.untracked:
+            continue
+        print(f"\nnot tracked in {output.printable(name)}" if len(live) > 1 else "\nnot tracked")
+        for table in asked.untracked:
             print(f"  {output.printable(table.table)}: {output.printable(table.reason)}")
             if table.fix:
                 print(f"    fix: {output.printable(table.fix)}")
@@ -209,8 +207,13 @@ def _print(
 
 
 def _rows(source: "SourceStatus") -> list[tuple[str, str]]:
-
     rows = [("database", source.database), ("slot", source.slot)]
+    if source.removed_at is not None:
+        rows.append(("removed", f"{spell(source.removed_at)}, its history is kept"))
+    elif source.paused_at is not None:
+        rows.append(
+            ("paused", f"{spell(source.paused_at)}: `bemi source resume {source.source}` goes on")
+        )
     if source.position is not None:
         rows.append(
             ("checkpoint", f"{source.position}, written {output.span(source.age or 0)} ago")
@@ -229,9 +232,9 @@ def _rows(source: "SourceStatus") -> list[tuple[str, str]]:
     return rows
 
 
-def _live_rows(live: Live) -> list[tuple[str, str]]:
-
-    rows = [("worker", "connected" if live.slot_active else "not connected: `bemi run` starts one")]
+def _live_rows(live: Live, *, paused: bool) -> list[tuple[str, str]]:
+    away = "not connected" if paused else "not connected: `bemi run` starts one"
+    rows = [("worker", "connected" if live.slot_active else away)]
     if live.wal_status is not None:
         limit = "without a limit"
         if live.safe_wal_size is not None:
