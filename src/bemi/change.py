@@ -61,7 +61,8 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     `inferred` says that the catalog no longer knew the table as it was. `identity` is the
     replica identity: d(efault), n(othing), f(ull) or i(ndex); `partition` the name of the
     table itself, `schema.name`, where `name` is that of the one above it. `filenode` changes
-    when the table is rewritten; `membership` is its row in pg_publication_rel.
+    when the table is rewritten; `membership` is its row in pg_publication_rel; at
+    `read_position` of the source's log all that the catalog tells was so, or not yet otherwise.
     """
 
     oid: int
@@ -75,6 +76,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     partition: str | None = None
     filenode: int = 0
     membership: int = 0
+    read_position: int = 0
 
 
 class Transaction(msgspec.Struct, frozen=True, eq=False):

@@ -1,6 +1,7 @@
 """Two tables go through the same, one with REPLICA IDENTITY FULL and one without: what the first
 has from the log, the second has from the history."""
 
+import json
 import os
 import random
 import string
@@ -122,6 +123,13 @@ def pairs(at: Tracked) -> list[tuple[Row, Row]]:
     return list(zip(whole, keyed, strict=True))
 
 
+def _spelled(image: Any) -> Any:
+    """But for how a `json` value was spelled, which the history does not keep of natural ones."""
+    if not isinstance(image, dict) or not isinstance(image.get("loose"), str):
+        return image
+    return {**image, "loose": json.loads(image["loose"])}
+
+
 @pytest.fixture
 def seed() -> int:
     found = int(os.environ.get("BEMI_TEST_SEED", random.randrange(1_000_000)))
@@ -145,7 +153,7 @@ def test_before_and_after_are_equal_row_by_row(make_database: MakeDatabase, seed
         (whole[name], keyed[name], keyed["flags"])
         for whole, keyed in compared
         for name in ("operation", "primary_key", "previous_key", "before", "after", "flags")
-        if whole[name] != keyed[name]
+        if _spelled(whole[name]) != _spelled(keyed[name])
     ]
     unknown = [keyed["flags"] for _, keyed in compared if "unknown" in str(keyed["flags"])]
     at.close()
@@ -209,7 +217,8 @@ def test_columns_that_come_go_and_are_renamed(make_database: MakeDatabase) -> No
         ({"id": 1, "first": "a", "b": "b"}, None),
         ({"id": 1, "first": "a", "b": "c", "plain": None}, None),
         ({"id": 1, "first": "a", "b": "d", "plain": None}, ["before_unknown:filled"]),
-        ({"id": 1, "first": "a", "b": "e", "plain": None, "filled": filled}, None),
+        # That it is younger than the column, the history learned only later.
+        ({"id": 1, "first": "a", "b": "e", "plain": None}, ["before_unknown:filled"]),
         ({"id": 1, "b": "f", "plain": None, "filled": filled}, None),
         # The rewrite that altered `b` took the default into the rows, too: who can tell?
         ({"id": 1, "plain": None}, ["before_unknown:b", "before_unknown:filled"]),

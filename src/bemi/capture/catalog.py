@@ -187,6 +187,7 @@ class Catalog:
             partition=f"{relation.schema}.{relation.name}" if above else None,
             filenode=known.filenode if known else 0,
             membership=(known and known.membership) or 0,
+            read_position=self._position(),
         )
 
     def _look_up(self, oid: int) -> _Known | None:
@@ -225,6 +226,12 @@ class Catalog:
             root_schema=None if root_schema is None else self._text(root_schema),
             root_name=None if root_name is None else self._text(root_name),
         )
+
+    def _position(self) -> int:
+        with explained("source"):
+            row = self._conn.execute("select pg_current_wal_insert_lsn() - '0/0'").fetchone()
+        assert row is not None
+        return int(row[0])
 
     def _text(self, name: bytes) -> str:
         return name.decode(self._encoding.text, "backslashreplace")

@@ -6,28 +6,32 @@ stay unknown, and a flag says so. Works on a batch, whose earlier changes count.
 """
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import psycopg
 
 from bemi.capture.keys import stored_key
 from bemi.capture.values import JSON, text_form, text_of_text_form
-from bemi.change import UNCHANGED, Change, Operation, Row, Skipped, Table, Value
+from bemi.change import UNCHANGED, Change, Operation, Row, Skipped, Table, Unchanged, Value
 from bemi.rules import NO_RULES, Rules, TableRules
 from bemi.store import images
 from bemi.store.images import Image, Wanted
-from bemi.store.versions import Place, StoredVersion, rewritten, version_of
+from bemi.store.versions import Place, StoredVersion, rewritten
 
 _UTF8: Final = "utf-8"
 
+_Source: TypeAlias = str | Literal[Unchanged.UNCHANGED] | None
+_PlanKey: TypeAlias = tuple[int, int | None, int | None, frozenset[str]]
+
 
 class Last(msgspec.Struct, frozen=True):
-    """A row as the change before left it, in the columns of `table`; None: it was deleted."""
+    """A row as a change of this batch left it, in the columns of `table`; None: it is deleted."""
 
     table: Table
     row: Row | None
+    place: Place
 
 
 class Completer:
@@ -57,6 +61,7 @@ class Completer:
         self._rules = rules_of.get(rules_id, NO_RULES)
         self._encoding = encoding
         self._table_rules: dict[tuple[int | None, int], tuple[Table, TableRules]] = {}
+        self._plans: dict[_PlanKey, tuple[Table, tuple[_Source, ...]]] = {}
 
     def needs(self, change: Change) -> bool:
         """Whether something is missing in the change that its row's last image may have."""
@@ -66,9 +71,10 @@ class Completer:
         """Whether the images of this table are needed for changes that come later."""
         return bool(table.key) and table.identity != "f"
 
-    def described(self, version: StoredVersion) -> None:
-        """A table's version that differs from the one before, in its place in the stream."""
-        self._versions.setdefault(version.relation, []).append(version)
+    def described(self, relation: int, versions: list[StoredVersion]) -> None:
+        """A table has another version: all of them, in the order in which they were read."""
+        self._versions[relation] = versions
+        self._plans.clear()
 
     def complete(
         self, cursor: psycopg.Cursor[Any], events: Sequence[Change | Skipped]
@@ -115,44 +121,48 @@ class Completer:
         other rules, or may have been rewritten since.
         """
         assert image.after is not None
-        version = self._version_at(table.oid, image.place)
-        doubtful = self._doubtful(table.oid, image.place)
-        old, now = self._rules_at(image.rules, table), self._rules_at(None, table, present=True)
-        names = _older_names(version, table)
-        added = _added_since(version, table)
         row: list[Value] = []
-        for at, column in enumerate(table.columns):
-            name = names.get(column.name, column.name)
+        for at, name in enumerate(self._plan(table, image)):
+            if not isinstance(name, str):
+                row.append(name)
+                continue
             fragment = image.after.get(name)
-            if column.name in added and column.name not in doubtful:
-                row.append(None)
-            elif (
-                fragment is None
-                or column.name in doubtful
-                or old.treatment(at) != now.treatment(at)
-                or at in now.ignore
-                or f"undecodable:{name}" in image.flags
-            ):
+            if fragment is None:
                 row.append(UNCHANGED)
             else:
-                row.append(self._value(bytes(fragment), name, image.flags, at, table, now))
+                row.append(self._value(bytes(fragment), name, image.flags, at, table))
         return tuple(row)
 
+    def _plan(self, table: Table, image: Image) -> tuple[_Source, ...]:
+        assert image.after is not None
+        versions = self._versions.get(table.oid, [])
+        known = _known_at(versions, image.place)
+        names = frozenset(image.after)
+        key = (table.oid, known, image.rules, names)
+        found = self._plans.get(key)
+        if found is None or found[0] is not table:
+            sources = _sources(table, versions[known:], names) if known is not None else None
+            old = self._rules_at(image.rules, table)
+            now = self._rules_at(None, table, present=True)
+            plan = tuple(
+                UNCHANGED if old.treatment(at) != now.treatment(at) or at in now.ignore else source
+                for at, source in enumerate(sources or [UNCHANGED] * len(table.columns))
+            )
+            found = self._plans[key] = (table, plan)
+        return found[1]
+
     def _value(
-        self,
-        fragment: bytes,
-        name: str,
-        flags: frozenset[str],
-        at: int,
-        table: Table,
-        rules: TableRules,
+        self, fragment: bytes, name: str, flags: frozenset[str], at: int, table: Table
     ) -> Value:
-        if f"json_null:{name}" in flags and fragment == b"null":
+        column = table.columns[at]
+        if flags and f"undecodable:{name}" in flags:
+            return UNCHANGED
+        if flags and f"json_null:{name}" in flags and fragment == b"null":
             return b"null"
-        if f"text:{name}" in flags or at in rules.mask or at in rules.hash:
+        if flags and f"text:{name}" in flags:
             text = text_of_text_form(fragment)
         else:
-            text = text_form(fragment, table.columns[at].type_oid, table.array_elements)
+            text = text_form(fragment, column.type_oid, table.array_elements)
         if text is None or self._encoding == _UTF8:
             return text
         try:
@@ -160,22 +170,20 @@ class Completer:
         except UnicodeEncodeError:
             return UNCHANGED
 
-    def _complete(self, change: Change, last: Last | None) -> Change | None:
+    def _complete(self, change: Change, last: Row | None) -> Change | None:
         rules = self._rules_at(None, change.table, present=True)
-        if last is not None and last.table is not change.table:
-            last = _in_columns_of(change.table, last)
-        if last is None or last.row is None or not _agrees(change, last.row):
+        if last is None or not _agrees(change, last):
             return change
-        known = change.before or (UNCHANGED,) * len(last.row)
+        known = change.before or (UNCHANGED,) * len(last)
         after = change.after
         if after is None:
-            before = _first_known(known, last.row)
+            before = _first_known(known, last)
             return _with_before(change, before, _unknown(change.table, rules, before, None))
-        after = _first_known(after, last.row)
+        after = _first_known(after, last)
         before = tuple(
             value if was is not UNCHANGED and _same(column.type_oid, was, value) else was
             for column, was, value in zip(
-                change.table.columns, _first_known(known, last.row), after, strict=True
+                change.table.columns, _first_known(known, last), after, strict=True
             )
         )
         filled = {
@@ -200,33 +208,50 @@ class Completer:
         change: Change,
         seen: dict[tuple[int, str], Last],
         stored: dict[tuple[int, str], Image],
-    ) -> Last | None:
+    ) -> Row | None:
         table = change.table
         for key in self._keys(change):
             last = seen.get((table.oid, key))
             if last is not None:
-                return last
+                return last.row if last.table is table else self._in_columns_of(table, last)
             image = stored.get((table.oid, key))
             if image is not None:
-                return Last(table, None if image.after is None else self.row_of(image, table))
+                return None if image.after is None else self.row_of(image, table)
         return None
+
+    def _in_columns_of(self, table: Table, last: Last) -> Row | None:
+        """A row of this batch in the columns of a table that was described anew since."""
+        if last.row is None:
+            return None
+        versions = self._versions.get(table.oid, [])
+        known = _known_at(versions, last.place)
+        if known is None:
+            return None
+        values = dict(zip((column.name for column in last.table.columns), last.row, strict=True))
+        return tuple(
+            values[source] if isinstance(source, str) else source
+            for source in _sources(table, versions[known:], values.keys())
+        )
 
     def _remember(self, change: Change, done: Change, seen: dict[tuple[int, str], Last]) -> None:
         table = change.table
         if not table.key:
             return
-        for row in (change.before, change.after):
-            key = self._key(table, row)
+        place = (self._epoch, int(change.transaction.commit_lsn), change.ordinal)
+        if change.before is not None:
+            key = self._key(table, change.before)
             if key is not None:
-                seen[table.oid, key] = Last(table, None)
-        if done.after is not None:
-            key = self._key(table, done.after)
-            ignore = self._rules_at(None, table, present=True).ignore
-            if key is not None:
-                row = tuple(
-                    UNCHANGED if at in ignore else value for at, value in enumerate(done.after)
-                )
-                seen[table.oid, key] = Last(table, row)
+                seen[table.oid, key] = Last(table, None, place)
+        if change.after is None or done.after is None:
+            return
+        key = self._key(table, done.after)
+        if key is None:
+            return
+        row = done.after
+        ignore = self._rules_at(None, table, present=True).ignore
+        if ignore:
+            row = tuple(UNCHANGED if at in ignore else value for at, value in enumerate(row))
+        seen[table.oid, key] = Last(table, row, place)
 
     def _keys(self, change: Change) -> list[str]:
         """The key under which the row was last stored: the old one, where it was sent."""
@@ -245,23 +270,6 @@ class Completer:
         names = {version.table for version in self._versions.get(table.oid, ())}
         return tuple(names | {table.name})
 
-    def _version_at(self, relation: int, place: Place) -> StoredVersion | None:
-        found = None
-        for version in self._versions.get(relation, ()):
-            if version.place <= place:
-                found = version
-        return found
-
-    def _doubtful(self, relation: int, place: Place) -> set[str]:
-        """Columns that may have been rewritten since."""
-        versions = self._versions.get(relation, ())
-        return {
-            name
-            for before, after in itertools.pairwise(versions)
-            if after.place > place
-            for name in rewritten(before, after)
-        }
-
     def _rules_at(self, rules_id: int | None, table: Table, *, present: bool = False) -> TableRules:
         which = -1 if present else rules_id
         known = self._table_rules.get((which, table.oid))
@@ -273,41 +281,54 @@ class Completer:
         return known[1]
 
 
-def _older_names(version: StoredVersion | None, table: Table) -> dict[str, str]:
-    """What renamed columns were called in an older version, found by their numbers."""
-    if version is None:
-        return {}
-    by_number = {column.number: column.name for column in version.columns if column.number}
-    return {
-        column.name: by_number[column.number]
-        for column in table.columns
-        if column.number in by_number and by_number[column.number] != column.name
+def _known_at(versions: Sequence[StoredVersion], place: Place) -> int | None:
+    """The last version that had been read from the catalog by then, all in one epoch."""
+    for at in range(len(versions) - 1, -1, -1):
+        version = versions[at]
+        if version.place[0] != place[0]:
+            return None
+        if version.read_position <= place[1]:
+            return at
+    return None
+
+
+def _sources(
+    table: Table, versions: Sequence[StoredVersion], names: Collection[str]
+) -> list[_Source]:
+    """Under which name an image has each column; None: as NULL, since the column is younger.
+
+    `versions` begin with the last one that was read before the image, which may still be of the
+    next one's shape. UNCHANGED where that can't be told, or the value may have been rewritten.
+    """
+    doubtful = {
+        column.number
+        for before, after in itertools.pairwise(versions)
+        for name in rewritten(before, after)
+        for column in after.columns
+        if column.name == name
     }
-
-
-def _added_since(version: StoredVersion | None, table: Table) -> set[str]:
-    """Columns that the table did not have then: without a default, they are NULL in its rows."""
-    if version is None:
-        return set()
-    numbers = {column.number for column in version.columns}
-    if 0 in numbers or not all(column.number for column in table.columns):
-        return set()
-    return {column.name for column in table.columns if column.number not in numbers}
-
-
-def _in_columns_of(table: Table, last: Last) -> Last | None:
-    """The last row in the columns of a later version of its table, earlier in the same batch."""
-    if last.row is None:
-        return last
-    changed = set(rewritten(version_of(last.table), version_of(table)))
-    places = {column.number: at for at, column in enumerate(last.table.columns) if column.number}
-    row = tuple(
-        last.row[places[column.number]]
-        if column.number in places and column.name not in changed
-        else UNCHANGED
-        for column in table.columns
-    )
-    return Last(table, row)
+    first = {column.number: column.name for column in versions[0].columns}
+    second = {column.number: column.name for column in versions[min(1, len(versions) - 1)].columns}
+    found: list[_Source] = []
+    for column in table.columns:
+        number = column.number
+        here = {first.get(number), second.get(number)} - {None}
+        others = {
+            name for by_number in (first, second) for at, name in by_number.items() if at != number
+        }
+        if not number or number in doubtful:
+            found.append(UNCHANGED)
+        elif number in first and len(here) == 1:
+            found.append(first[number])
+        else:
+            present = [name for name in here if name in names and name not in others]
+            if len(present) == 1:
+                found.append(present[0])
+            elif number not in first and not here & {*names}:
+                found.append(None)
+            else:
+                found.append(UNCHANGED)
+    return found
 
 
 def _agrees(change: Change, row: Row) -> bool:

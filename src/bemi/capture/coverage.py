@@ -17,10 +17,15 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from bemi.capture.catalog import Catalog
+from bemi.capture.encodings import Encoding, encoding_of
+from bemi.change import Table
 from bemi.connections import explained
 from bemi.lsn import Lsn
 from bemi.store import coverage as intervals
+from bemi.store import versions
 from bemi.store.coverage import Covered, OpenInterval
+from bemi.store.versions import version_of
 
 Connection = psycopg.Connection[Any]
 
@@ -133,6 +138,7 @@ def keep(
             intervals.verify(destination, schema, settled, position)
     covered = {each.covered.relation for each in going_on}
     deadline = time.monotonic() + patience
+    catalog = Catalog(source, _encoding(source), publication)
     opened, waiting = [], []
     for table in (published or {}).values():
         if table.covered.relation in covered:
@@ -142,7 +148,11 @@ def keep(
             waiting.append(table.qualified)
             continue
         start, state = found
-        with explained("destination"):
+        described = catalog.table(table.covered.relation)
+        if described is None:
+            continue  # it was dropped meanwhile
+        with explained("destination"), destination.transaction():
+            _remember(destination, schema, source_id, epoch, start, described)
             intervals.open_interval(
                 destination,
                 schema,
@@ -194,6 +204,22 @@ def _begin(
             return None
         # All that the look sees committed before the position that is read after it.
         return position, _position(source) if _is_empty(source, table) else None
+
+
+def _remember(
+    destination: Connection, schema: str, source_id: int, epoch: int, position: Lsn, table: Table
+) -> None:
+    """Keep the table's version: what is altered from here on is seen by its difference."""
+    known = versions.read(destination, schema, source_id, table.oid).get(table.oid, [])
+    found = msgspec.structs.replace(version_of(table), place=(epoch, int(position), 0))
+    if not known or known[-1].place[0] != epoch or known[-1] != found:
+        versions.insert(destination, schema, source_id, found)
+
+
+def _encoding(source: Connection) -> Encoding:
+    row = source.execute("show server_encoding").fetchone()
+    assert row is not None
+    return encoding_of(row[0])
 
 
 def _is_empty(source: Connection, table: Known) -> bool:

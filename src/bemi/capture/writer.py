@@ -18,7 +18,7 @@ from bemi.store.checkpoint import Checkpoint
 from bemi.store.copy import copy_rows
 from bemi.store.partitions import Partitions
 from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS
-from bemi.store.versions import StoredVersion
+from bemi.store.versions import StoredVersion, rewritten
 
 
 class Encodes(Protocol):
@@ -34,7 +34,7 @@ class Completes(Protocol):
 
     def needs(self, change: Change) -> bool: ...
     def follows(self, table: Any) -> bool: ...
-    def described(self, version: StoredVersion) -> None: ...
+    def described(self, relation: int, versions: list[StoredVersion]) -> None: ...
     def complete(
         self, cursor: psycopg.Cursor[Any], events: list[Change | Skipped]
     ) -> list[Change | None]: ...
@@ -137,9 +137,13 @@ class Writer:
 
     def _describe(self, cursor: psycopg.Cursor[Any], piece: Piece) -> None:
         for version in piece.versions:
-            versions.insert(cursor, self._schema, self._held.source_id, version)
-            gaps.record_rewrite(cursor, self._schema, self._held, version)
-            self._completer.described(version)
+            source_id, relation = self._held.source_id, version.relation
+            known = versions.read(cursor, self._schema, source_id, relation).get(relation, [])
+            if not known or not known[-1].alike(version) or rewritten(known[-1], version):
+                versions.insert(cursor, self._schema, source_id, version)
+                gaps.record_rewrite(cursor, self._schema, self._held, known, version)
+                known.append(version)
+            self._completer.described(relation, known)
 
     def _complete(self, cursor: psycopg.Cursor[Any], piece: Piece) -> list[bytes]:
         if not piece.incomplete:

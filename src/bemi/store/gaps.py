@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import sql
 
 from bemi.change import Skipped
 from bemi.store.checkpoint import Checkpoint
-from bemi.store.versions import StoredColumn, StoredVersion, rewritten
+from bemi.store.versions import StoredVersion, rewritten
 
 
 def record_skipped(
@@ -42,51 +41,34 @@ def record_skipped(
 
 
 def record_rewrite(
-    cursor: psycopg.Cursor[Any], schema: str, held: Checkpoint, version: StoredVersion
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    held: Checkpoint,
+    known: Sequence[StoredVersion],
+    version: StoredVersion,
 ) -> None:
-    """Say which columns' older values may have been rewritten between two versions of a table.
+    """Say which columns' older values may have been rewritten before a table's new version.
 
-    From the last change before, whose values were still right, to the version's first change.
+    Between the two readings of the catalog, in which that can be seen.
     """
-    versions = sql.Identifier(schema, "table_versions")
-    row = cursor.execute(
-        sql.SQL(
-            "select columns, filenode, from_position from {} where source_id = %s and epoch = %s "
-            "and relation = %s and (from_position, from_ordinal) < (%s, %s) "
-            "order by from_position desc, from_ordinal desc limit 1"
-        ).format(versions),
-        [held.source_id, held.epoch, version.relation, *version.place[1:]],
-    ).fetchone()
-    if row is None:
+    if not known or known[-1].place[0] != held.epoch:
         return
-    columns = rewritten(_as_version(version, row[0], row[1]), version)
+    columns = rewritten(known[-1], version)
     if not columns:
         return
     cursor.execute(
         sql.SQL(
-            "insert into {gaps} (source_id, epoch, relation, from_position, to_position, cause, "
-            "detail, columns, accepted_at) select %(source)s, %(epoch)s, %(relation)s, "
-            'coalesce((select max(r.commit_position) from {changes} r where r."table" = %(table)s '
-            "and r.relation = %(relation)s and r.epoch = %(epoch)s "
-            "and r.commit_position < %(to)s), %(from)s), %(to)s, 'rewrite', "
-            "'altered; older values of these columns may have been rewritten', %(columns)s, now() "
+            "insert into {} (source_id, epoch, relation, from_position, to_position, cause, "
+            "detail, columns, accepted_at) values (%s, %s, %s, %s, %s, 'rewrite', "
+            "'altered; older values of these columns may have been rewritten', %s, now()) "
             "on conflict do nothing"
-        ).format(
-            gaps=sql.Identifier(schema, "gaps"), changes=sql.Identifier(schema, "row_changes")
-        ),
-        {
-            "source": held.source_id,
-            "epoch": held.epoch,
-            "relation": version.relation,
-            "table": version.table,
-            "from": row[2],
-            "to": version.place[1],
-            "columns": columns,
-        },
-    )
-
-
-def _as_version(like: StoredVersion, columns: Any, filenode: int) -> StoredVersion:
-    return msgspec.structs.replace(
-        like, columns=tuple(msgspec.convert(columns, list[StoredColumn])), filenode=filenode
+        ).format(sql.Identifier(schema, "gaps")),
+        [
+            held.source_id,
+            held.epoch,
+            version.relation,
+            known[-1].read_position,
+            max(version.read_position, version.place[1]),
+            columns,
+        ],
     )

@@ -25,7 +25,11 @@ class StoredColumn(msgspec.Struct, frozen=True):
 
 
 class StoredVersion(msgspec.Struct, frozen=True):
-    """A table from a change on. `table` is the one above a partition; `partition` its own name."""
+    """A table from a change on. `table` is the one above a partition; `partition` its own name.
+
+    The stream tells names and types, the catalog numbers, stamps and the filenode, as they were
+    when the log was at `read_position`: that may be long after the change.
+    """
 
     relation: int
     schema: str
@@ -36,6 +40,7 @@ class StoredVersion(msgspec.Struct, frozen=True):
     replica_identity: str
     filenode: int
     inferred: bool
+    read_position: int
     place: Place = (0, 0, 0)
 
     def alike(self, other: "StoredVersion") -> bool:
@@ -64,6 +69,7 @@ def version_of(table: Table) -> StoredVersion:
         replica_identity=table.identity,
         filenode=table.filenode,
         inferred=table.inferred,
+        read_position=table.read_position,
     )
 
 
@@ -71,7 +77,8 @@ def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
     """Columns that may have got other values without a change: their older values prove nothing.
 
     Another type; a new column that older rows have a value in; or a column that was altered
-    when the table was rewritten, which is how `alter column … type … using` looks.
+    when the table was rewritten, which is how `alter column … type … using` looks. A column that
+    has another number is another column, whatever its name.
     """
     known = {column.name: column for column in before.columns}
     moved = before.filenode != after.filenode
@@ -82,28 +89,35 @@ def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
             renamed = any(each.number == column.number and each.number for each in before.columns)
             if not renamed and (column.filled or moved):
                 found.append(column.name)
-        elif was.type_oid != column.type_oid or (moved and was.stamp != column.stamp):
+        elif (was.number, was.type_oid) != (column.number, column.type_oid) or (
+            moved and was.stamp != column.stamp
+        ):
             found.append(column.name)
     return found
 
 
 def read(
-    conn: psycopg.Connection[Any], schema: str, source_id: int
+    conn: psycopg.Connection[Any] | psycopg.Cursor[Any],
+    schema: str,
+    source_id: int,
+    relation: int | None = None,
 ) -> dict[int, list[StoredVersion]]:
-    """All versions of a source's tables by relation, the oldest first."""
+    """All versions of a source's tables, or of one, by relation, as the catalog was read."""
     rows = conn.execute(
         sql.SQL(
             'select relation::bigint, schema, "table", partition, columns, primary_key, '
-            "replica_identity, filenode, inferred, epoch, from_position, from_ordinal "
-            "from {} where source_id = %s order by epoch, from_position, from_ordinal"
+            "replica_identity, filenode, inferred, read_position, "
+            "epoch, from_position, from_ordinal "
+            "from {} where source_id = %s and (%s::oid is null or relation = %s) "
+            "order by epoch, read_position, from_position, from_ordinal"
         ).format(sql.Identifier(schema, "table_versions")),
-        [source_id],
+        [source_id, relation, relation],
     )
     found: dict[int, list[StoredVersion]] = {}
-    for relation, schema_name, table, partition, columns, *rest, epoch, position, ordinal in rows:
-        key, identity, filenode, inferred = rest
+    for each, schema_name, table, partition, columns, *rest, epoch, position, ordinal in rows:
+        key, identity, filenode, inferred, read_position = rest
         version = StoredVersion(
-            relation,
+            each,
             schema_name,
             table,
             partition,
@@ -112,22 +126,27 @@ def read(
             identity,
             filenode,
             inferred,
+            read_position,
             (epoch, position, ordinal),
         )
-        found.setdefault(relation, []).append(version)
+        found.setdefault(each, []).append(version)
     return found
 
 
 def insert(
-    cursor: psycopg.Cursor[Any], schema: str, source_id: int, version: StoredVersion
+    cursor: psycopg.Cursor[Any] | psycopg.Connection[Any],
+    schema: str,
+    source_id: int,
+    version: StoredVersion,
 ) -> None:
     """Keep a version from its place on; once."""
     epoch, position, ordinal = version.place
     cursor.execute(
         sql.SQL(
             "insert into {} (source_id, epoch, relation, from_position, from_ordinal, schema, "
-            '"table", partition, columns, primary_key, replica_identity, filenode, inferred) '
-            "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing"
+            '"table", partition, columns, primary_key, replica_identity, filenode, inferred, '
+            "read_position) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
+            "on conflict do nothing"
         ).format(sql.Identifier(schema, "table_versions")),
         [
             source_id,
@@ -143,6 +162,7 @@ def insert(
             version.replica_identity,
             version.filenode,
             version.inferred,
+            version.read_position,
         ],
     )
 
@@ -152,4 +172,4 @@ def _without_place(version: StoredVersion) -> StoredVersion:
     columns = tuple(
         msgspec.structs.replace(column, stamp=0, filled=False) for column in version.columns
     )
-    return msgspec.structs.replace(version, columns=columns, place=(0, 0, 0))
+    return msgspec.structs.replace(version, columns=columns, read_position=0, place=(0, 0, 0))

@@ -34,6 +34,7 @@ create table table_versions (
     primary_key text[] not null,
     replica_identity text not null,
     filenode bigint not null,  -- changes when the table is rewritten
+    read_position bigint not null,  -- where the log was when the catalog was asked
     inferred boolean not null,  -- the catalog no longer knew the table as it was
     created_at timestamptz not null default now(),
     unique (source_id, epoch, relation, from_position, from_ordinal)
