@@ -1,4 +1,4 @@
-"""What PostgreSQL sends from here on, read with SQL before a worker takes it.
+"""The messages that PostgreSQL sends from here on, read with SQL before a worker takes them.
 
 Peeking at Bemi's own slot leaves it where it is. The values come as the peeking session's
 settings have them.
@@ -10,8 +10,8 @@ import psycopg
 
 from bemi.capture.decoder import decode
 from bemi.capture.messages import Begin, Commit, Delete, Insert, Message, Relation, Update
+from tests.integration.facts import stream
 from tests.support.tracked import Tracked
-from tests.support.waiting import until
 
 Kind = TypeVar("Kind")
 RowMessage: TypeAlias = Insert | Update | Delete
@@ -22,22 +22,9 @@ def peek(
 ) -> list[Message]:
     """The messages to come, as pgoutput writes them in the session of `conn`."""
     conn = conn or at.source
-    until(lambda: not _busy(conn, at.settings.slot), 30, "the last worker has left the slot")
-    rows = conn.execute(
-        "select data from pg_logical_slot_peek_binary_changes(%s, null, null, "
-        "'proto_version', '1', 'publication_names', %s, 'messages', 'true')",
-        [at.settings.slot, at.settings.publication],
-        binary=True,
-    )
-    return [decode(bytes(data), encoding) for (data,) in rows]
-
-
-def _busy(conn: psycopg.Connection[Any], slot: str) -> bool:
-    row = conn.execute(
-        "select active from pg_replication_slots where slot_name = %s", [slot]
-    ).fetchone()
-    assert row is not None
-    return bool(row[0])
+    stream.free(conn, at.settings.slot)
+    frames = stream.peek(conn, at.settings.slot, publication=at.settings.publication)
+    return [decode(frame.data, encoding) for frame in frames]
 
 
 def sent(at: Tracked, kind: type[Kind]) -> list[Kind]:
