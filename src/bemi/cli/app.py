@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "source",
     "changes",
     "recover",
+    "verify",
     "teardown",
 )
 
