@@ -75,7 +75,8 @@ def test_the_catalog_is_read_now_and_the_stream_is_the_past(tracked: Track) -> N
         {"id": 1, "title": "a", "v": 5},
         {"id": 2, "label": "b", "v": 6},
     ]
-    assert [(names_of(each), each["inferred"]) for each in versions(at)] == [
+    of_rows = [each for each in versions(at) if each["from_ordinal"]]
+    assert [(names_of(each), each["inferred"]) for each in of_rows] == [
         (["id", "title", "v"], True),
         (["id", "label", "v"], False),
     ]
@@ -97,7 +98,8 @@ def test_a_last_column_dropped_and_added_again_looks_like_the_same(tracked: Trac
     run(at, "update t set title = 'c' where id = 1")
 
     rows = at.changes()
-    assert rows[2]["before"] == {"id": 1, "title": "a", "v": None}
+    assert rows[2]["before"].get("v") is None
+    assert (rows[2]["before"]["title"], rows[2]["after"]["v"]) == ("a", None)
     was, now = ({c["name"]: c["number"] for c in each["columns"]} for each in versions(at))
     assert (was["v"], now["v"]) == (3, 4)
     assert was.items() - {("v", 3)} == now.items() - {("v", 4)}
@@ -110,22 +112,18 @@ def test_a_last_column_dropped_and_added_again_looks_like_the_same(tracked: Trac
     assert rows[0]["commit_position"] < commits[0] < commits[1] < rows[1]["commit_position"]
 
 
-REWRITTEN_BEFORE_IT_WAS_READ = {
-    "the column dropped and added again": (
-        "alter table t drop v",
-        "alter table t add v int",
-    ),
-    "its values rewritten": ("alter table t alter v type int using v + 1",),
-    "a column added with values of its own": ("alter table t add w float default random()",),
-}
-
-
-@pytest.mark.xfail(reason="the catalog had moved on when the first version was read")
 @pytest.mark.parametrize(
-    "ddl", REWRITTEN_BEFORE_IT_WAS_READ.values(), ids=REWRITTEN_BEFORE_IT_WAS_READ.keys()
+    "ddl",
+    [
+        ["alter table t drop v", "alter table t add v int"],
+        ["alter table t alter v type int using v + 1"],
+        ["alter table t add w int default 7"],
+        ["alter table t add w float default random()"],
+    ],
+    ids=["added again", "values rewritten", "added", "added with values of its own"],
 )
 def test_an_old_row_is_not_filled_with_values_that_were_rewritten(
-    tracked: Track, ddl: tuple[str, ...]
+    tracked: Track, ddl: list[str]
 ) -> None:
     """Not even where the worker read the catalog after all of it, when both versions look alike."""
     at = tracked(TABLE)
@@ -188,14 +186,8 @@ def test_a_relation_is_announced_again_before_the_next_row(tracked: Track) -> No
     ]
     assert told(rows[5:6], "after") == [{"id": 6, "label": 7, "due": None}]
     assert len({version["relation"] for version in versions(at)}) == 1
-    assert [(each["table"], each["from_ordinal"]) for each in versions(at)][:6] == [
-        ("t", 1),
-        ("t", 3),
-        ("t", 4),
-        ("t", 5),
-        ("t", 6),
-        ("u", 7),
-    ]
+    begin = {(each["table"], each["from_ordinal"]) for each in versions(at)}
+    assert begin >= {("t", 3), ("t", 4), ("t", 5), ("t", 6), ("u", 7)}
     run(at, "insert into archive.u values (11, 7)")
     assert kinds_sent(at) == announced
     assert told(at.changes()[-1:], "primary_key", "flags") == [("11", None)]
