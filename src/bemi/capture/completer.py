@@ -5,7 +5,6 @@ of the row says, while nothing can have outdated it unseen (see `bemi.store.imag
 stay unknown, and a flag says so. Works on a batch, whose earlier changes count.
 """
 
-import itertools
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
@@ -61,6 +60,7 @@ class Completer:
         self._rules = rules_of.get(rules_id, NO_RULES)
         self._encoding = encoding
         self._table_rules: dict[tuple[int | None, int], tuple[Table, TableRules]] = {}
+        self._names: dict[int, tuple[str, ...]] = {}
         self._plans: dict[_PlanKey, tuple[Table, tuple[_Source, ...]]] = {}
 
     def needs(self, change: Change) -> bool:
@@ -74,6 +74,7 @@ class Completer:
     def described(self, relation: int, versions: list[StoredVersion]) -> None:
         """A table has another version: all of them, in the order in which they were read."""
         self._versions[relation] = versions
+        self._names.pop(relation, None)
         self._plans.clear()
 
     def complete(
@@ -84,22 +85,19 @@ class Completer:
         None stands for an UPDATE that changed ignored columns only, and for what was skipped.
         Reads in the cursor's transaction, which holds all that came before the batch.
         """
+        keys = [None if isinstance(event, Skipped) else self._key_of(event) for event in events]
         wanted: dict[tuple[int, str], Wanted] = {}
-        for change in events:
-            if isinstance(change, Change) and self.needs(change):
-                for key in self._keys(change):
-                    wanted[change.table.oid, key] = Wanted(
-                        change.table.oid,
-                        change.table.membership,
-                        self._names(change.table),
-                        key,
-                    )
+        for event, key in zip(events, keys, strict=True):
+            if key is not None and isinstance(event, Change) and self.needs(event):
+                table = event.table
+                names = self._names_of(table)
+                wanted[table.oid, key] = Wanted(table.oid, table.membership, names, key)
         stored = images.trusted(
             cursor, self._schema, self._source_id, self._epoch, list(wanted.values())
         )
         seen: dict[tuple[int, str], Last] = {}
         completed: list[Change | None] = []
-        for event in events:
+        for event, key in zip(events, keys, strict=True):
             table = event.table
             if isinstance(event, Skipped) or event.operation is Operation.TRUNCATE:
                 # Of this table nothing is known any more, or there is nothing any more.
@@ -108,9 +106,10 @@ class Completer:
                 completed.append(None if isinstance(event, Skipped) else event)
                 continue
             done: Change | None = event
-            if self.needs(event):
-                done = self._complete(event, self._last(event, seen, stored))
-            self._remember(event, done or event, seen)
+            if key is not None and self.needs(event):
+                done = self._complete(event, self._last(table, key, seen, stored))
+            if key is not None:
+                self._remember(event, done or event, key, seen)
             completed.append(done)
         return completed
 
@@ -171,11 +170,22 @@ class Completer:
             return UNCHANGED
 
     def _complete(self, change: Change, last: Row | None) -> Change | None:
-        rules = self._rules_at(None, change.table, present=True)
-        if last is None or not _agrees(change, last):
+        table, after = change.table, change.after
+        if last is None:
+            return change
+        rules = self._rules_at(None, table, present=True)
+        if (
+            change.before is None
+            and after is not None
+            and UNCHANGED not in after
+            and UNCHANGED not in last
+            and not rules.ignore
+            and not _has_json(table)
+        ):
+            return _with_before(change, last, ())
+        if not _agrees(change, last):
             return change
         known = change.before or (UNCHANGED,) * len(last)
-        after = change.after
         if after is None:
             before = _first_known(known, last)
             return _with_before(change, before, _unknown(change.table, rules, before, None))
@@ -205,19 +215,18 @@ class Completer:
 
     def _last(
         self,
-        change: Change,
+        table: Table,
+        key: str,
         seen: dict[tuple[int, str], Last],
         stored: dict[tuple[int, str], Image],
     ) -> Row | None:
-        table = change.table
-        for key in self._keys(change):
-            last = seen.get((table.oid, key))
-            if last is not None:
-                return last.row if last.table is table else self._in_columns_of(table, last)
-            image = stored.get((table.oid, key))
-            if image is not None:
-                return None if image.after is None else self.row_of(image, table)
-        return None
+        last = seen.get((table.oid, key))
+        if last is not None:
+            return last.row if last.table is table else self._in_columns_of(table, last)
+        image = stored.get((table.oid, key))
+        if image is None or image.after is None:
+            return None
+        return self.row_of(image, table)
 
     def _in_columns_of(self, table: Table, last: Last) -> Row | None:
         """A row of this batch in the columns of a table that was described anew since."""
@@ -233,42 +242,44 @@ class Completer:
             for source in _sources(table, versions[known:], values.keys())
         )
 
-    def _remember(self, change: Change, done: Change, seen: dict[tuple[int, str], Last]) -> None:
-        table = change.table
-        if not table.key:
-            return
+    def _remember(
+        self, change: Change, done: Change, key: str, seen: dict[tuple[int, str], Last]
+    ) -> None:
+        table, row = change.table, done.after
         place = (self._epoch, int(change.transaction.commit_lsn), change.ordinal)
-        if change.before is not None:
-            key = self._key(table, change.before)
-            if key is not None:
-                seen[table.oid, key] = Last(table, None, place)
-        if change.after is None or done.after is None:
+        if change.before is not None or row is None:
+            seen[table.oid, key] = Last(table, None, place)
+        if row is None:
             return
-        key = self._key(table, done.after)
-        if key is None:
+        now = key if change.before is None else self._key(table, row)
+        if now is None:
             return
-        row = done.after
         ignore = self._rules_at(None, table, present=True).ignore
         if ignore:
             row = tuple(UNCHANGED if at in ignore else value for at, value in enumerate(row))
-        seen[table.oid, key] = Last(table, row, place)
+        seen[table.oid, now] = Last(table, row, place)
 
-    def _keys(self, change: Change) -> list[str]:
+    def _key_of(self, change: Change) -> str | None:
         """The key under which the row was last stored: the old one, where it was sent."""
-        key = self._key(change.table, change.before)
-        if key is None:
-            key = self._key(change.table, change.after)
-        return [] if key is None else [key]
-
-    def _key(self, table: Table, row: Row | None) -> str | None:
-        if row is None:
+        table = change.table
+        if not table.key:
             return None
+        key = None if change.before is None else self._key(table, change.before)
+        if key is None and change.after is not None:
+            key = self._key(table, change.after)
+        return key
+
+    def _key(self, table: Table, row: Row) -> str | None:
         key, _ = stored_key(table, row)
         return None if key is None else key.decode(self._encoding, "backslashreplace")
 
-    def _names(self, table: Table) -> tuple[str, ...]:
-        names = {version.table for version in self._versions.get(table.oid, ())}
-        return tuple(names | {table.name})
+    def _names_of(self, table: Table) -> tuple[str, ...]:
+        """All names under which the history may have the table's rows."""
+        found = self._names.get(table.oid)
+        if found is None or table.name not in found:
+            names = {version.table for version in self._versions.get(table.oid, ())}
+            found = self._names[table.oid] = tuple(names | {table.name})
+        return found
 
     def _rules_at(self, rules_id: int | None, table: Table, *, present: bool = False) -> TableRules:
         which = -1 if present else rules_id
@@ -302,8 +313,8 @@ def _sources(
     """
     doubtful = {
         column.number
-        for before, after in itertools.pairwise(versions)
-        for name in rewritten(before, after)
+        for after in versions[1:]
+        for name in rewritten(versions[0], after)
         for column in after.columns
         if column.name == name
     }
@@ -329,6 +340,10 @@ def _sources(
             else:
                 found.append(UNCHANGED)
     return found
+
+
+def _has_json(table: Table) -> bool:
+    return any(column.type_oid == JSON for column in table.columns)
 
 
 def _agrees(change: Change, row: Row) -> bool:

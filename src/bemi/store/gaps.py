@@ -51,9 +51,15 @@ def record_rewrite(
 
     Between the two readings of the catalog, in which that can be seen.
     """
-    if not known or known[-1].place[0] != held.epoch:
+    # The stream may be behind what the catalog told already.
+    older = [
+        each
+        for each in known
+        if each.place[0] == held.epoch and each.read_position <= version.place[1]
+    ]
+    if not older:
         return
-    columns = rewritten(known[-1], version)
+    columns = rewritten(older[-1], version)
     if not columns:
         return
     cursor.execute(
@@ -67,7 +73,7 @@ def record_rewrite(
             held.source_id,
             held.epoch,
             version.relation,
-            known[-1].read_position,
+            older[-1].read_position,
             max(version.read_position, version.place[1]),
             columns,
         ],
