@@ -1,5 +1,6 @@
 """Several sources with a table each, one history, and the file that describes them."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,8 +8,22 @@ import psycopg
 
 from bemi import config
 from bemi.config import Settings
+from tests.support.tracking import ROOT
+from tests.support.workers import Worker
 
 TABLE = "create table note (id int primary key, text text)"
+
+
+class FileWorker(Worker):
+    """`bemi run` in a folder with a bemi.toml, which alone says what it works for."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        # The settings are those of its file; what it is started with knows of none.
+        super().__init__(Settings(source_url="dbname=nothing"), folder, *arguments)
+
+    def _environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("BEMI_")}
+        return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 class Several:

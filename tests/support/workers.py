@@ -57,13 +57,16 @@ class Worker:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
-                env=environment(self.settings),
+                env=self._environment(),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         return self
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.settings)
 
     @property
     def pid(self) -> int:
