@@ -11,6 +11,7 @@ BemiError
 ├── PassingError       a state that passes by itself: the worker waits
 │   ├── SlotBusyError  another process holds the replication slot
 │   └── FencedError    another worker took over the checkpoint
+├── UnknownStateError   what was asked for lies in a gap, or outside of what was tracked
 └── ProtocolError      replication data that does not parse
 """
 
@@ -65,6 +66,10 @@ class SlotBusyError(PassingError):
 
 class FencedError(PassingError):
     """The checkpoint was moved by another worker: what this one holds must not be committed."""
+
+
+class UnknownStateError(BemiError):
+    """The history can't tell the state that was asked for; the message says why."""
 
 
 class ProtocolError(BemiError):

@@ -1,0 +1,371 @@
+"""What is claimed to be complete is; what is lost lies inside of a gap that says why."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from bemi.capture import coverage, worker
+from bemi.capture.coverage import Kept
+from bemi.errors import GapError, UnknownStateError
+from bemi.history.state import state
+from bemi.lsn import Lsn
+from bemi.rules import Rules, Skip
+from tests.conftest import MakeDatabase
+from tests.support.baselines import take
+from tests.support.tracked import Row, Tracked
+from tests.support.tracking import track
+
+TABLE = "create table t (id int primary key, v text)"
+
+
+class Covered(Tracked):
+    """A tracked source, whose states are written down as they are at positions of its log."""
+
+    def position(self) -> Lsn:
+        row = self.source.execute("select pg_current_wal_insert_lsn()::text").fetchone()
+        assert row is not None
+        return Lsn.parse(row[0])
+
+    def now(self, table: str = "public.t") -> tuple[Lsn, Counter[str]]:
+        """The rows at a position; nobody else writes."""
+        cursor = self.source.execute(f"select to_jsonb(t) from {table} t".encode())
+        rows = Counter(json.dumps(row[0], sort_keys=True) for row in cursor)
+        return self.position(), rows
+
+    def state(self, position: Lsn, table: str = "public.t") -> Counter[str]:
+        with psycopg.connect(self.settings.destination_url, autocommit=True) as conn:
+            return Counter(
+                json.dumps(json.loads(bytes(row.image)), sort_keys=True)
+                for row in state(conn, "bemi", self.settings.source, table, position)
+            )
+
+    def keep(self, **options: Any) -> Kept:
+        """One look of the worker's at its coverage."""
+        (held,) = self.query("select source_id, epoch from bemi.checkpoints")
+        with psycopg.connect(self.settings.destination_url, autocommit=True) as destination:
+            return coverage.keep(
+                self.source,
+                destination,
+                schema="bemi",
+                publication=self.settings.publication,
+                source_id=held["source_id"],
+                epoch=held["epoch"],
+                **options,
+            )
+
+    def intervals(self, table: str = "t") -> list[Row]:
+        return self.query(
+            'select * from bemi.intervals where "table" = %s or partition like %s '
+            "order by interval_id",
+            [table, f"%.{table}"],
+        )
+
+    def refuses(self, position: Lsn, why: str, table: str = "public.t") -> None:
+        with pytest.raises(UnknownStateError, match=why) as caught:
+            self.state(position, table)
+        assert caught.value.fix
+
+
+@pytest.fixture
+def databases(make_database: MakeDatabase) -> tuple[str, str]:
+    return make_database(), make_database()
+
+
+@pytest.fixture
+def at(databases: tuple[str, str]) -> Iterator[Covered]:
+    with psycopg.connect(databases[0], autocommit=True) as conn:
+        conn.execute(TABLE)
+    found = Covered(track(*databases, schemas=["public"]))
+    yield found
+    found.close()
+
+
+def test_a_table_that_was_empty_is_covered_from_there(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    moments = [at.now()]
+    at.source.execute("update t set id = 3 where id = 1")
+    moments.append(at.now())
+    at.source.execute("truncate t")
+    at.source.execute("insert into t values (1, 'c')")
+    moments.append(at.now())
+    at.source.execute("delete from t")
+    moments.append(at.now())
+    at.catch_up()
+    (interval,) = at.intervals()
+    assert interval["opened"] == "init"
+    assert interval["state_by"] == "empty"
+    for position, rows in moments:
+        assert at.state(position) == rows
+    at.refuses(Lsn(interval["from_position"] - 1), "not tracked then")
+    at.refuses(Lsn(at.position() + 10_000_000), "not captured yet")
+
+
+def test_a_table_that_had_rows_is_unknown_until_its_baseline(databases: tuple[str, str]) -> None:
+    with psycopg.connect(databases[0], autocommit=True) as conn:
+        conn.execute(TABLE)
+        conn.execute("insert into t values (1, 'old'), (2, 'old')")
+    at = Covered(track(*databases, schemas=["public"]))
+    at.source.execute("insert into t values (3, 'new')")
+    before, _ = at.now()
+    at.catch_up()
+    at.refuses(before, "no baseline")
+    take(at.settings)
+    at.source.execute("delete from t where id = 1")
+    position, rows = at.now()
+    at.catch_up()
+    assert at.state(position) == rows
+    at.refuses(before, "no baseline")
+    at.close()
+
+
+def test_a_table_without_a_key_is_a_multiset(databases: tuple[str, str]) -> None:
+    with psycopg.connect(databases[0], autocommit=True) as conn:
+        conn.execute("create table t (v text, n numeric)")
+        conn.execute("alter table t replica identity full")
+        conn.execute("insert into t select 'old', 1.50 from generate_series(1, 3)")
+    at = Covered(track(*databases, schemas=["public"]))
+    at.source.execute("insert into t values ('new', null), ('new', null)")
+    take(at.settings)
+    moments = [at.now()]
+    at.source.execute("delete from t where ctid in (select min(ctid) from t group by v)")
+    at.source.execute("update t set n = 2 where v = 'new'")
+    moments.append(at.now())
+    at.source.execute("truncate t")
+    at.source.execute("insert into t values ('last', 1)")
+    moments.append(at.now())
+    at.catch_up()
+    for position, rows in moments:
+        assert at.state(position) == rows
+    at.close()
+
+
+# --- each cause of a gap: what is lost lies inside of it, and states there are refused
+
+
+def test_slot_ahead(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a')")
+    known, rows = at.now()
+    at.catch_up()
+    started = at.position()
+    at.source.execute("insert into t values (2, 'lost')")
+    at.source.execute("delete from t where id = 1")
+    lost, _ = at.now()
+    at.source.execute(
+        "select pg_replication_slot_advance(%s, pg_current_wal_insert_lsn())",
+        [at.settings.slot],
+    )
+    with pytest.raises(GapError):
+        at.catch_up()
+    at.catch_up(accept_gap=True)
+    at.source.execute("insert into t values (3, 'c')")
+    after, _ = at.now()
+    at.catch_up()
+    first, second = at.intervals()
+    assert first["closed"] == second["opened"] == "slot_ahead"
+    assert first["to_position"] <= started < lost <= second["from_position"]
+    assert at.state(known) == rows
+    at.refuses(Lsn(lost - 1), "slot_ahead")
+    at.refuses(after, "no baseline")
+    take(at.settings)
+    position, rows = at.now()
+    at.catch_up()
+    assert at.state(position) == rows
+    inferred = at.query("select operation from bemi.changes where 'inferred' = any(flags)")
+    assert sorted(row["operation"] for row in inferred) == ["CREATE", "DELETE"]
+
+
+def test_epoch_changed(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a')")
+    at.catch_up()
+    at.query("update bemi.epochs set timeline = timeline + 7 returning epoch")
+    with pytest.raises(GapError):
+        at.catch_up()
+    at.catch_up(accept_gap=True)
+    at.source.execute("insert into t values (2, 'b')")
+    position, _ = at.now()
+    at.catch_up()
+    first, second = at.intervals()
+    assert first["closed"] == second["opened"] == "epoch_changed"
+    assert first["epoch"] < second["epoch"]
+    at.refuses(position, "no baseline")
+
+
+def test_untracked(at: Covered) -> None:
+    """Out of the publication and in again, between two looks: only its row there tells."""
+    at.source.execute("insert into t values (1, 'a')")
+    known, rows = at.now()
+    at.catch_up()
+    at.keep()
+    started = at.position()
+    at.source.execute("alter publication bemi drop table t")
+    at.source.execute("update t set v = 'lost'")
+    lost, _ = at.now()
+    at.source.execute("alter publication bemi add table t")
+    kept = at.keep()
+    assert kept.closed == (("public.t", "untracked"),)
+    assert kept.opened == ("public.t",)
+    at.source.execute("update t set v = 'c'")
+    at.catch_up()
+    first, second = at.intervals()
+    assert first["to_position"] <= started < lost <= second["from_position"]
+    assert at.state(known) == rows
+    at.refuses(lost, "untracked")
+    (change,) = at.query("select * from bemi.changes where operation = 'UPDATE'")
+    assert change["before"] == {}
+    assert change["flags"] == ["before_unknown"], "no old row is made up from before the gap"
+
+
+def test_a_stale_image_is_not_used_before_the_next_look(at: Covered) -> None:
+    """The worker meets the table's other row in the publication before its watch does."""
+    at.source.execute("insert into t values (1, 'a')")
+    at.catch_up()
+    at.source.execute("alter publication bemi drop table t")
+    at.source.execute("update t set v = 'lost'")
+    at.source.execute("alter publication bemi add table t")
+    at.source.execute("update t set v = 'c'")
+    change = at.changes()[-1]
+    assert (change["before"], change["flags"]) == ({}, ["before_unknown"])
+
+
+def test_table_dropped(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a')")
+    known, rows = at.now()
+    at.catch_up()
+    at.keep()
+    at.source.execute("drop table t")
+    dropped = at.position()
+    assert at.keep().closed == (("public.t", "table_dropped"),)
+    at.source.execute("select pg_logical_emit_message(true, 'x', 'x')")
+    at.catch_up()
+    assert at.state(known) == rows
+    at.refuses(dropped, "table_dropped")
+
+
+def test_ignored_by_rule(at: Covered) -> None:
+    settings = replace(at.settings, rules=Rules(skip=(Skip(context={"job": "backfill"}),)))
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    known, rows = at.now()
+    with at.source.transaction():
+        at.source.execute("select pg_logical_emit_message(true, '_bemi', %s)", ['{"job": "x"}'])
+        at.source.execute("update t set v = 'kept' where id = 2")
+    with at.source.transaction():
+        at.source.execute(
+            "select pg_logical_emit_message(true, '_bemi', %s)", ['{"job": "backfill"}']
+        )
+        at.source.execute("update t set v = 'left out'")
+    lost, _ = at.now()
+    at.source.execute("update t set v = 'c' where id = 1")
+    worker.run(settings, stop=threading.Event(), until_caught_up=True)
+    (gap,) = at.query("select * from bemi.missing")
+    assert (gap["cause"], gap["changes"]) == ("ignored", 2)
+    assert known < gap["from_position"] < gap["to_position"] <= lost
+    assert at.state(known) == rows
+    at.refuses(lost, "ignored")
+    updates = at.query(
+        "select before, flags from bemi.changes where operation = 'UPDATE' order by commit_position"
+    )
+    assert [row["flags"] for row in updates] == [None, ["before_unknown"]]
+    at.settings = settings
+
+
+def test_rewritten_by_ddl(at: Covered) -> None:
+    at.source.execute("alter table t add n int")
+    at.source.execute("insert into t values (1, 'a', 1), (2, 'b', 2)")
+    at.catch_up()
+    at.source.execute("alter table t alter n type int using n * 100")
+    at.source.execute("insert into t values (3, 'c', 3)")
+    at.catch_up()
+    (gap,) = at.query("select * from bemi.missing where cause = 'rewrite' and columns = '{n}'")
+    position = at.position()
+    at.source.execute("insert into t values (4, 'd', 4)")
+    at.catch_up()
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        found = {
+            row.key: row.flags
+            for row in state(conn, "bemi", at.settings.source, "public.t", position)
+        }
+    assert found["1"] == found["2"] == {"stale:n"}
+    assert gap["from_position"] < gap["to_position"]
+
+
+# --- what is not claimed
+
+
+def test_a_transaction_that_wrote_before_the_table_was_added_is_waited_for(at: Covered) -> None:
+    at.source.execute("create table late (id int primary key)")
+    with at.connect() as other:
+        other.autocommit = False
+        other.execute("insert into late values (1)")
+        at.source.execute("alter publication bemi add table late")
+        other.execute("insert into late values (2)")
+        assert at.keep(patience=0.2).waiting == ("public.late",)
+        assert at.intervals("late") == []
+        other.commit()
+    committed = at.position()
+    assert at.keep().opened == ("public.late",)
+    (interval,) = at.intervals("late")
+    assert interval["from_position"] >= committed
+    assert interval["state_position"] is None, "half of what that one wrote is lost"
+    at.source.execute("insert into late values (3)")
+    rows = [row for row in at.changes() if row["table"] == "late"]
+    assert [row["primary_key"] for row in rows] == ["2", "3"]
+    at.refuses(at.position(), "not captured yet|no baseline", "public.late")
+
+
+def test_a_look_while_somebody_alters_the_publication_verifies_nothing(at: Covered) -> None:
+    at.keep()
+    (before,) = at.intervals()
+    with at.connect() as other:
+        other.autocommit = False
+        other.execute("alter publication bemi drop table t")
+        at.source.execute("insert into t values (1, 'x')")
+        at.keep()
+        (during,) = at.intervals()
+        assert during["verified_position"] == before["verified_position"]
+        other.rollback()
+    at.keep()
+    (after,) = at.intervals()
+    assert after["verified_position"] > before["verified_position"]
+
+
+def test_a_renamed_table_goes_on_in_its_interval(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a')")
+    at.catch_up()
+    at.source.execute("alter table t rename to u")
+    at.source.execute("update u set v = 'b'")
+    assert at.keep() == Kept()
+    position, rows = at.now("u")
+    at.catch_up()
+    assert at.state(position, "public.u") == rows
+    update = at.changes()[-1]
+    assert (update["before"], update["flags"]) == ({"id": 1, "v": "a"}, None)
+
+
+def test_partitions_that_come_and_go(at: Covered) -> None:
+    at.source.execute("create table p (id int, k int, primary key (id, k)) partition by list (k)")
+    at.source.execute("create table p1 partition of p for values in (1)")
+    at.source.execute("create table p2 (id int, k int, primary key (id, k))")
+    at.source.execute("alter publication bemi add table p1, p2")
+    assert at.keep().opened == ("public.p1", "public.p2")
+    at.source.execute("insert into p2 values (1, 2)")
+    at.source.execute("insert into p values (1, 1)")
+    alone = at.now("p")
+    at.source.execute("alter table p attach partition p2 for values in (2)")
+    assert at.keep() == Kept()
+    at.source.execute("insert into p values (2, 2)")
+    together = at.now("p")
+    at.source.execute("alter table p detach partition p1")
+    at.keep()
+    at.source.execute("insert into p1 values (9, 1)")
+    detached = at.now("p1")
+    at.catch_up()
+    assert at.state(detached[0], "public.p1") == detached[1]
+    assert {row["partition"] for row in at.intervals("p2")} == {"public.p2"}
+    assert {row["partition"] for row in at.intervals("p1")} == {None}
+    assert alone[1] + Counter(['{"id": 1, "k": 2}', '{"id": 2, "k": 2}']) == together[1]
