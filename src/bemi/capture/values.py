@@ -153,7 +153,8 @@ def array(element: Natural) -> Natural:
             elif first == 0x2C:
                 append(b",")
             elif first == 0x22:
-                append(element(_ARRAY_ESCAPE.sub(rb"\1", token[1:-1])))
+                inner = token[1:-1]
+                append(element(_ARRAY_ESCAPE.sub(rb"\1", inner) if b"\\" in inner else inner))
             elif token == b"NULL":
                 append(b"null")
             else:
