@@ -1,8 +1,6 @@
 """What PostgreSQL sends of types and of tables that are altered, and what Bemi makes of that."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
@@ -18,9 +16,9 @@ from bemi.capture.source import Source
 from bemi.errors import SetupError
 from tests.conftest import MakeDatabase
 from tests.integration.conftest import Track
+from tests.integration.facts.command import bemi
 from tests.integration.facts.peek import columns_sent, kinds_sent, peek, rows_sent, sent
 from tests.support.tracked import Row, Tracked
-from tests.support.tracking import environment
 
 TABLE = "create table t (id int primary key, title text, v int)"
 
@@ -195,9 +193,15 @@ def test_a_relation_is_announced_again_before_the_next_row(tracked: Track) -> No
 
 def test_what_rewrites_or_drops_rows_without_sending_any(tracked: Track) -> None:
     """Event triggers tell it, where there are some; what was stored before is not taken for what
-    is there now."""
-    at = tracked(TABLE, "create table gone (id int primary key)")
+    is there now, and `bemi verify` does not take the difference for a change that is missing."""
+    at = tracked(
+        TABLE,
+        "create table full_t (like t including all)",
+        "create table gone (id int primary key)",
+        full=["public.full_t"],
+    )
     run(at, "insert into t values (1, 'a', 5)", "insert into gone values (1)")
+    run(at, "insert into full_t values (1, 'a', 5)")
     at.catch_up()
     event_triggers.install(at.source)
     at.catch_up()
@@ -222,19 +226,24 @@ def test_what_rewrites_or_drops_rows_without_sending_any(tracked: Track) -> None
         each for each in quiet if not each.startswith(("vacuum", "cluster"))
     }
 
-    run(at, "update t set title = 'b'")
-    change = at.changes()[-1]
+    run(at, *(each.replace("table t", "table full_t") for each in quiet[:3]))
+    run(at, "update full_t set title = 'b'", "update t set title = 'b'")
+    of_full, change = at.changes()[-2:]
+    assert of_full["flags"] is None
+    assert (of_full["before"]["v"], of_full["before"]["w"]) == (6, 7)
+    assert of_full["before"] == {**of_full["after"], "title": "a"}
     assert change["before"] == {"id": 1, "title": "a"}
     assert sorted(change["flags"]) == [f"before_unknown:{name}" for name in ("r", "v", "w")]
     assert (change["after"]["v"], change["after"]["w"]) == (6, 7)
     found = at.query("select tag, identity, statement from bemi.ddl order by position")
     assert {(row["tag"], row["statement"]) for row in found} == {
         ("DROP TABLE" if each.startswith("drop") else "ALTER TABLE", each)
-        for each in quiet
+        for each in (*quiet, *(each.replace("table t", "table full_t") for each in quiet[:3]))
         if not each.startswith(("vacuum", "cluster"))
     }
     gaps = at.query("select columns from bemi.missing where cause = 'rewrite'")
     assert {name for gap in gaps for name in gap["columns"]} == {"v", "w", "r"}
+    assert [found["found"] for found in json.loads(bemi(at.settings, "verify", "--json"))] == [0]
 
 
 # --- types
@@ -420,13 +429,7 @@ def test_a_bigint_beyond_2_to_the_53(tracked: Track) -> None:
     )
     assert text == {"id": str(odd), "n": odd}
     for form in ("--json", "--ndjson"):
-        printed = subprocess.run(
-            [sys.executable, "-m", "bemi", "changes", form],
-            env=environment(at.settings),
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        printed = bemi(at.settings, "changes", form)
         found = json.loads(printed)
         change = found[0] if isinstance(found, list) else found
         assert change["after"] == {"id": odd, "many": [odd, -(2**63)]}

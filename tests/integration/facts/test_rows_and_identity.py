@@ -1,5 +1,6 @@
 """What PostgreSQL sends of a row, what names it, and what Bemi makes of that."""
 
+import dataclasses
 import json
 import os
 from typing import Any
@@ -13,8 +14,10 @@ from bemi.capture.preflight import diagnose
 from bemi.capture.tables import add_new_tables, survey
 from bemi.change import UNCHANGED
 from bemi.errors import SetupError
+from bemi.rules import Rules
 from tests.conftest import MakeDatabase
 from tests.integration.conftest import Track
+from tests.integration.facts.command import bemi
 from tests.integration.facts.peek import peek, rows_sent, sent
 from tests.support.tracked import Row, Tracked
 
@@ -309,6 +312,8 @@ def test_identity_full_writes_more_wal(tracked: Track) -> None:
     assert seen["lean"]["flags"] == ["before_unknown"]
     assert seen["rich"]["flags"] is None
     assert seen["rich"]["before"] == {**seen["rich"]["after"], "n": 0}
+    assert "more WAL" in bemi(at.settings, "init", "--full", "public.rich")
+    assert "more WAL" not in bemi(at.settings, "init")
 
 
 @huge
@@ -351,6 +356,7 @@ def _grow(at: Tracked) -> None:
 
 
 def test_an_update_with_the_same_values_is_sent(tracked: Track) -> None:
+    """It is a change like any other. By rule, one that alters nothing of interest is none."""
     at = tracked(TODOS, "create table full_todos (like todos including all)", full=["*.full_*"])
     for table in ("todos", "full_todos"):
         at.source.execute(f"insert into {table} values (1, 'a')".encode())
@@ -362,6 +368,15 @@ def test_an_update_with_the_same_values_is_sent(tracked: Track) -> None:
     for row in rows[1::2]:
         assert row["before"] == row["after"] == {"id": 1, "title": "a", "done": False}
         assert row["flags"] is None
+
+    at.settings = dataclasses.replace(at.settings, rules=Rules(ignore=("*.done",)))
+    for table in ("todos", "full_todos"):
+        at.source.execute(f"update {table} set done = true".encode())
+        at.source.execute(f"update {table} set done = false, title = 'b'".encode())
+    assert [type(message) for message in rows_sent(at)] == [Update] * 4
+    later = at.changes()[4:]
+    assert told(later, "table", "operation") == [("todos", "UPDATE"), ("full_todos", "UPDATE")]
+    assert [row["after"] for row in later] == [{"id": 1, "title": "b", "done": False}] * 2
 
 
 def test_1600_columns(tracked: Track) -> None:
