@@ -218,6 +218,39 @@ def test_ddl_that_the_worker_sees_late_is_no_missing_change(tracked: Track, full
         assert verify(found) == []
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        # Rewritten by a statement that leaves type and name as they are.
+        (
+            "insert into app.t values (1, 1), (2, 2)",
+            "alter table app.t alter a type int using a + 100",
+            "update app.t set b = 'x'",
+        ),
+        # Another key, whose values were not unique before it was one.
+        (
+            "insert into app.t values (1, 1), (2, 1)",
+            "update app.t set a = id",
+            "alter table app.t drop constraint t_pkey, add primary key (a)",
+            "update app.t set b = 'x'",
+        ),
+        # Another column of the same name.
+        (
+            "insert into app.t values (1, 1), (2, 1)",
+            "alter table app.t drop column a, add column a int default 7",
+            "update app.t set b = 'x'",
+        ),
+    ],
+)
+def test_what_was_altered_before_the_worker_came_proves_nothing(
+    one: Tracked, statements: tuple[str, ...]
+) -> None:
+    for statement in statements:
+        one.source.execute(statement.encode())
+    one.catch_up()
+    assert verify(one) == []
+
+
 def test_labels_that_are_renamed_change_rows_that_nobody_wrote(tracked: Track) -> None:
     found = tracked(
         "create schema app",
