@@ -28,7 +28,6 @@ from bemi.config import Settings
 from bemi.connections import connect, explained, make_lasting
 from bemi.errors import SetupError, SlotBusyError
 from bemi.lsn import Lsn
-from bemi.rules import NO_RULES
 from bemi.store import rules as rules_store
 from bemi.store import sources, versions
 
@@ -88,15 +87,13 @@ def open_session(
             encoding=encoding.messages,
             next_xid=next_xid,
         )
-        rules = getattr(settings, "rules", NO_RULES)
-        hash_key = getattr(settings, "hash_key", "")
         with explained("destination"):
             rules_id = rules_store.declare(
                 writer,
                 settings.schema,
                 held.source_id,
-                rules,
-                hash_key,
+                settings.rules,
+                settings.hash_key,
                 epoch=held.epoch,
                 position=held.position,
             )
@@ -133,7 +130,14 @@ def open_session(
         close_writer.pop_all()  # from here on the sink's own
         stack.callback(sink.close)
         remembered = with_remembered_rules(settings, stored.setup if stored else None)
-        yield Session(source, stitcher, Filter(rules), Masker(rules, hash_key), sink, remembered)
+        yield Session(
+            source,
+            stitcher,
+            Filter(settings.rules),
+            Masker(settings.rules, settings.hash_key),
+            sink,
+            remembered,
+        )
 
 
 def _prepare(writer: psycopg.Connection[Any]) -> str | None:

@@ -4,6 +4,7 @@ psycopg has no replication API; this loop stands on libpq's COPY functions, as
 https://www.postgresql.org/docs/current/libpq-copy.html describes them.
 """
 
+import re
 import select
 import time
 from collections.abc import Callable
@@ -39,6 +40,10 @@ STREAM_SETTINGS: Final = {
     "search_path": "pg_catalog",
 }
 """The session settings that shape values in the stream; a role's own would change it."""
+
+
+# The server's words are in its language, but its names for things are not.
+_UNSENDABLE: Final = re.compile(r'"pgoutput".*?([0-9A-F]{1,8}/[0-9A-F]{1,8})\s*$', re.MULTILINE)
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -224,7 +229,15 @@ class Source:
         error = _error(result)
         if error.sqlstate == "42704":  # before 18, that is an error
             return _unpublished(first_line(error))
-        return explain(error, "source")
+        at = _UNSENDABLE.search(error.diag.context or "")
+        found = explain(error, "source")
+        if at is None or isinstance(found, PassingError):
+            return found
+        return SetupError(
+            f"the source can't send what it logged at {at[1]}: {first_line(error)}",
+            fix="such a row, over 1 GB as text, can only be left behind: `bemi init --new-slot`,"
+            " then `bemi run --accept-gap` records what lies between as a gap",
+        )
 
 
 def _unpublished(words: str) -> SetupError:
