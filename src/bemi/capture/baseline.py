@@ -44,9 +44,11 @@ _PATIENCE: Final = 2.0
 _TRIES: Final = 20
 """Looks at a table that come to nothing, because of changes whose rows can't be told."""
 
-_ROUNDS: Final = 5
-"""How often rows that lack a value are read again: one that changes all the time may never be
-caught between two changes, and keeps the flag that says so."""
+_ROUNDS: Final = 8
+_ROUND_PAUSE: Final = 0.05
+"""How often rows that lack a value are read again, and seconds before the second time, doubled
+with each: a commit may take a while to become visible. A row that changes all the time may never
+be caught between two changes, and keeps the flag that says so."""
 
 _BATCH: Final = 1000
 """Rows that are looked up, or read again by their keys, at a time."""
@@ -236,7 +238,8 @@ class BaselineTaker:
         """
         if subject.table.identity == "f":
             return baseline, 0
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
+            self._stop.wait(_ROUND_PAUSE * (2**number - 1))
             lacking = self._ledger.lacking(subject, _BATCH)
             places = [place for key in lacking if (place := self._place(subject, key))]
             if not places:

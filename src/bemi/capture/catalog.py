@@ -36,6 +36,11 @@ select
           join pg_catalog.pg_attribute a on a.attnum = k.attnum
      where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid
        and k.ordinality <= i.indnkeyatts),
+    (select array_agg(convert_to(a.attname::text, %(encoding)s))
+     from pg_catalog.pg_index i
+     join pg_catalog.pg_attribute a
+        on a.attrelid = c.oid and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])
+     where i.indrelid = c.oid and i.indisreplident),
     (select array_agg(convert_to(a.attname::text, %(encoding)s) order by a.attnum)
      from pg_catalog.pg_attribute a
      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
@@ -89,6 +94,8 @@ class _Known(msgspec.Struct, frozen=True):
     """What the catalog knows of a relation now."""
 
     key: list[str]
+    identity_index: list[str]
+    """Columns of the index that REPLICA IDENTITY USING INDEX names."""
     attributes: list[_Attribute]
     identity: str
     filenode: int
@@ -133,13 +140,14 @@ class Catalog:
             for each in known.attributes
             if not each.generated or (each.generated == "s" and self._sends_stored())
         ]
+        marked = known.identity_index if known.identity == "i" else known.key
         columns = tuple(
-            Column(each.name, each.type_oid, in_identity=each.name in known.key) for each in sent
+            Column(each.name, each.type_oid, in_identity=each.name in marked) for each in sent
         )
         self._see(columns)
         relation = Relation(oid, known.schema, known.name, known.identity, columns)
-        names = {column.name: at for at, column in enumerate(columns)}
-        return self._table(relation, known, tuple(names[name] for name in known.key), True)
+        key, certain = _key(relation, known)
+        return self._table(relation, known, key, certain)
 
     def _sends_stored(self) -> bool:
         with explained("source"):
@@ -200,10 +208,11 @@ class Catalog:
             ).fetchone()
         if row is None:
             return None
-        key, names, types, details, stamps, identity, filenode, membership, *above = row
+        key, index, names, types, details, stamps, identity, filenode, membership, *above = row
         schema, name, root_schema, root_name = above
         return _Known(
             key=[self._text(each) for each in key or ()],
+            identity_index=[self._text(each) for each in index or ()],
             attributes=[
                 _Attribute(
                     self._text(each),

@@ -41,7 +41,7 @@ dead rows even one row takes long."""
 
 ReadRow: TypeAlias = tuple[bytes | None, ...]
 
-_FIRST_STEP: Final = 64
+_FIRST_STEP: Final = 8
 _LARGEST_STEP: Final = 2000
 _STEP_BYTES: Final = 1 << 20
 """Rows of one statement: as many as fit, going by the rows before them."""

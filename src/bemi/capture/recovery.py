@@ -91,7 +91,7 @@ def diagnose(settings: Settings) -> Diagnosis:
 
 def is_unknown(interval: Interval) -> bool:
     """Whether a gap lies before an interval, and nobody has looked yet what is behind it."""
-    return interval.known_before and interval.state_position is None
+    return interval.known_before and interval.lacks_baseline
 
 
 def make_anew(settings: Settings, *, new_slot: bool, report: Report) -> None:

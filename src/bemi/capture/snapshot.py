@@ -133,10 +133,7 @@ def watch_baselines(settings: Settings) -> Iterator[None]:
     given_up: dict[int, float] = {}
 
     def lacks(interval: Interval) -> bool:
-        return (
-            interval.state_position is None
-            and given_up.get(interval.relation, 0.0) < time.monotonic()
-        )
+        return interval.lacks_baseline and given_up.get(interval.relation, 0.0) < time.monotonic()
 
     def look(conn: psycopg.Connection[Any]) -> None:
         stored = sources.read(conn, settings.schema, settings.source)

@@ -112,7 +112,7 @@ def _take_baselines(
 ) -> "tuple[Sequence[BaselineResult], bool]":
     from bemi.cli.taking import take
 
-    return take(settings, lambda interval: interval.state_position is None, quiet=quiet)
+    return take(settings, lambda interval: interval.lacks_baseline, quiet=quiet)
 
 
 def _ask_for_full(states: Sequence["TableState"]) -> list[str]:

@@ -62,7 +62,7 @@ def command(
     wanted = replace(settings, schemas=schema, tables=table, exclude_tables=())
 
     def chosen(interval: "Interval") -> bool:
-        if interval.state_position is not None and not again:
+        if not interval.lacks_baseline and not again:
             return False
         root = f"{interval.schema}.{interval.table}"
         if interval.partition is not None:

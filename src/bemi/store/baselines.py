@@ -36,12 +36,17 @@ class Interval(msgspec.Struct, frozen=True):
     """There is history of the table from before, with a stretch missing in between."""
     state_before: bool
     """All of its rows were known then."""
-    failed: str | None
-    """Why its last baseline was given up."""
+    compared: bool
+    """A baseline of it was finished."""
 
     @property
     def name(self) -> str:
         return self.partition or f"{self.schema}.{self.table}"
+
+    @property
+    def lacks_baseline(self) -> bool:
+        """Its rows are not known; or what became of those from before, of a table now empty."""
+        return self.state_position is None or (self.known_before and not self.compared)
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -89,8 +94,8 @@ _INTERVAL: Final = sql.SQL(
     "and e.relation = i.relation and e.interval_id <> i.interval_id), "
     "exists (select from {intervals} e where e.source_id = i.source_id "
     "and e.relation = i.relation and e.state_position <= e.to_position), "
-    "(select b.failed from {baselines} b where b.interval_id = i.interval_id "
-    "order by b.baseline_id desc limit 1)"
+    "exists (select from {baselines} b where b.interval_id = i.interval_id "
+    "and b.finished_at is not null)"
 )
 
 _BASELINE: Final = sql.SQL(
