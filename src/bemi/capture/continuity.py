@@ -59,7 +59,7 @@ def take_over(
             f"changes are missing and can't be had any more: {detail}",
             fix="find out why; then `bemi run --accept-gap` records the gap and goes on",
         )
-    ended = held.position
+    before = held
     if broken is None:
         held = checkpoints.advance(conn.cursor(), schema, held, position=slot_at)
     else:
@@ -75,7 +75,16 @@ def take_over(
         )
         held = checkpoints.claim(conn, schema, held.source_id)
     coverage.split(
-        conn, schema, held.source_id, at=ended, epoch=held.epoch, onward=slot_at, cause=cause
+        conn,
+        schema,
+        held.source_id,
+        at=before.position,
+        ended=before.epoch,
+        epoch=held.epoch,
+        onward=slot_at,
+        cause=cause,
+        same_tables=(epoch.system_identifier, epoch.database_oid)
+        == (identity.system_identifier, identity.database_oid),
     )
     conn.commit()
     log.warning("gap accepted", extra={"cause": cause, "detail": detail})

@@ -2,71 +2,78 @@
 
 A table that joins the publication is captured from somewhere in the middle of the transactions
 that are writing to it: what they wrote before is lost, though they commit later. So an interval
-begins only after all of these have ended. They are known by their locks, which a transaction
-gives back after it has become visible to others; `create index concurrently` waits alike.
+begins only after all of these have ended (see `bemi.capture.locks`), as `create index
+concurrently` waits for them.
 
 That a table was in the publication all along is seen by its row there, whose OID a drop and an
 add would change, at a moment when nobody holds a lock that such a change would need.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import psycopg
 from psycopg import sql
 
+from bemi.capture import locks
+from bemi.capture import publication as publications
 from bemi.capture.catalog import Catalog
 from bemi.capture.encodings import Encoding, encoding_of
+from bemi.capture.locks import Locks
 from bemi.change import Table
 from bemi.connections import explained
+from bemi.errors import PassingError
 from bemi.lsn import Lsn
+from bemi.store import checkpoint, versions
 from bemi.store import coverage as intervals
-from bemi.store import versions
-from bemi.store.coverage import Covered, OpenInterval
+from bemi.store.coverage import Covered, Looked, Naming, OpenInterval
 from bemi.store.versions import version_of
 
 Connection = psycopg.Connection[Any]
 
 _POLL: Final = 0.05
 _LOCK_TIMEOUT: Final = "500ms"
+_GLANCE_TIMEOUT: Final = "5s"
+"""For finding that a table has no row, among all that it had: it can do without."""
 
-_PUBLISHED: Final = """
-select m.prrelid::bigint, m.oid::bigint, coalesce(rn.nspname, n.nspname)::text,
-    coalesce(r.relname, c.relname)::text,
-    case when c.relispartition then n.nspname || '.' || c.relname end,
-    n.nspname::text, c.relname::text
-from pg_publication p
-join pg_publication_rel m on m.prpubid = p.oid
-join pg_class c on c.oid = m.prrelid
+_GLANCES: Final = 5
+"""Looks at a table that others keep locked, before its state is left unknown."""
+
+# Tables in the publication, by themselves or through a partitioned table above them; partitions,
+# since one that is not published may belong to a table that is; and tables known from before.
+_TABLES: Final = """
+select c.oid::bigint, m.oid::bigint, n.nspname::text, c.relname::text,
+    rn.nspname::text, r.relname::text,
+    exists (select from pg_index i
+            where i.indrelid = c.oid and i.indisvalid and (i.indisprimary or i.indisreplident)),
+    coalesce((select a.amname = 'heap' from pg_am a where a.oid = c.relam), false)
+from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_class r on c.relispartition and r.oid = pg_partition_root(c.oid)
 left join pg_namespace rn on rn.oid = r.relnamespace
-where p.pubname = %s
+left join lateral (
+    select m.oid
+    from pg_publication_rel m
+    join pg_publication p on p.oid = m.prpubid
+    where p.pubname = %(publication)s
+        and (m.prrelid = c.oid
+            or c.relispartition and m.prrelid in (select pg_partition_ancestors(c.oid)))
+    order by m.prrelid <> c.oid, m.oid
+    limit 1
+) m on true
+where c.relkind = 'r' and (m.oid is not null or c.relispartition or c.oid = any(%(known)s::oid[]))
 """
 
-# Of all transactions that may have written to the table and have not ended.
-_WRITERS: Final = """
-select distinct virtualtransaction from pg_locks
-where locktype = 'relation' and relation = %s and granted
-    and database = (select oid from pg_database where datname = current_database())
-    and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-        'AccessExclusiveLock')
-"""
+# An update of this row, which need not show in its faults, had its time to lose changes.
+_STAMP: Final = (
+    "select pubowner::text, xmin::text || ' ' || oid::text from pg_publication where pubname = %s"
+)
 
-# Whoever takes a table out of a publication, drops or alters one of the two, holds one of these
-# until all others can see it.
-_ALTERED: Final = """
-select l.relation::bigint from pg_locks l
-where l.locktype = 'relation' and l.granted
-    and l.database = (select oid from pg_database where datname = current_database())
-    and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock',
-        'ExclusiveLock', 'AccessExclusiveLock')
-union
-select 0 from pg_locks l
-where l.locktype = 'object' and l.granted and l.classid = 'pg_publication'::regclass
-    and l.database = (select oid from pg_database where datname = current_database())
+_HERE: Final = """
+select pg_current_wal_insert_lsn()::text, clock_timestamp()
 """
 
 
@@ -81,15 +88,65 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """A published table with its own name, by which it is locked and read."""
+    """A table as the source's catalog has it. `schema` and `name` are its own."""
 
-    covered: Covered
+    relation: int
+    membership: int | None
+    """Its row in the publication, or that of a table above it; None: it is not published."""
     schema: str
     name: str
+    naming: Naming
+    keyed: bool
+    heap: bool
 
     @property
     def qualified(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    @property
+    def covered(self) -> Covered:
+        naming = self.naming
+        return Covered(
+            self.relation, self.membership or 0, naming.schema, naming.table, naming.partition
+        )
+
+
+class _Pending(msgspec.Struct):
+    """A published table whose interval is still to begin; what is proven of it so far.
+
+    `first` is the look after which all its writers must have ended.
+    """
+
+    membership: int
+    first: Locks | None
+    position: Lsn | None
+    glances: int = 0
+
+
+class Memory(msgspec.Struct):
+    """What a watch knows from its earlier looks, beside what is written down."""
+
+    pending: dict[int, _Pending] = {}
+    verified: dict[int, Lsn] = {}
+    """By interval. Written down only when something was captured, so that idle stays idle."""
+    looked: Looked | None = None
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """The source's catalog at one moment."""
+
+    exists: bool
+    stamp: str | None
+    faults: tuple[str, ...]
+    tables: dict[int, Known]
+
+
+class _Begun(msgspec.Struct, frozen=True):
+    """From where on a table is captured whole, and where it was seen without rows, if it was."""
+
+    position: Lsn
+    state: Lsn | None
+    at: datetime
 
 
 def keep(
@@ -101,70 +158,139 @@ def keep(
     source_id: int,
     epoch: int,
     since: Lsn | None = None,
+    published_before: Mapping[int, int] | None = None,
     patience: float = 1.0,
     verify: bool = True,
     cause: str = "table_added",
+    memory: Memory | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Kept:
     """Make the intervals what the publication is: end some, begin some, verify the others.
 
-    `since`: a slot that was made after all tables were published; they are captured from there
-    on. Waits up to `patience` seconds in all for transactions that write to new tables; those
-    that it takes longer for are left to the next look.
+    `since`: a slot that was made after the tables in `published_before`, with their rows in the
+    publication; these are captured from there on. Waits up to `patience` seconds in all for
+    transactions that write to new tables; those that it takes longer for are left to the next
+    look, which goes on with the same `memory`. Raises `PassingError` when the source is not the
+    one of the epoch.
     """
-    with explained("source"):
-        position = _position(source)
-        altered = {row[0] for row in source.execute(_ALTERED)}
-        published = _published(source, publication)
-        present = _present(source) if published is not None else set()
+    memory = Memory() if memory is None else memory
     with explained("destination"):
         known = intervals.read_open(destination, schema, source_id)
-        closed = [
-            (interval.covered.partition or _name(interval.covered), why)
-            for interval in known.values()
-            if (why := _ended(interval, published, present)) is not None
-        ]
+        names = intervals.read_names(destination, schema, source_id, epoch)
+        looked = memory.looked or intervals.read_looked(destination, schema, source_id)
+        if looked is not None and looked.epoch != epoch:
+            looked = Looked(epoch, Lsn(0), looked.stamp)
+        expected = checkpoint.read_epoch(destination, schema, epoch)
+    with explained("source"):
+        _require_server(source, expected)
+        began, _ = _here(source)
+        held = locks.look(source)
+        seen = _see(source, publication, known.keys() | names.keys())
+        here, _ = _here(source)
+    altered = looked is not None and _is_altered(looked.stamp, seen.stamp)
+    ended = {
+        interval.interval_id: why
+        for interval in known.values()
+        if (why := _ended(interval, seen, altered)) is not None
+    }
+    going_on = [each for each in known.values() if each.interval_id not in ended]
+    renamed = _renamed(seen, names)
+    settled = [
+        each
+        for each in going_on
+        if not held.publication and each.covered.relation not in held.altering
+    ]
+    with explained("destination"), destination.transaction():
         for interval in known.values():
-            why = _ended(interval, published, present)
-            if why is not None:
-                intervals.close(destination, schema, interval, why, at=interval.verified_position)
+            if interval.interval_id in ended:
+                at = max(
+                    interval.verified_position,
+                    memory.verified.get(interval.interval_id, interval.verified_position),
+                )
+                why = ended[interval.interval_id]
+                intervals.close(destination, schema, interval, why, at=at)
                 continue
-            now = (published or {})[interval.covered.relation].covered
+            now = seen.tables[interval.covered.relation].covered
             if now != interval.covered:
                 intervals.rename(destination, schema, interval, now)
-        going_on = [each for each in known.values() if _ended(each, published, present) is None]
-        if verify and 0 not in altered:
-            settled = [each for each in going_on if each.covered.relation not in altered]
-            intervals.verify(destination, schema, settled, position)
-    covered = {each.covered.relation for each in going_on}
-    deadline = time.monotonic() + patience
-    catalog = Catalog(source, _encoding(source), publication)
-    opened, waiting = [], []
-    for table in (published or {}).values():
-        if table.covered.relation in covered:
-            continue
-        found = _begin(source, table, since, deadline, report)
-        if found is None:
-            waiting.append(table.qualified)
-            continue
-        start, state = found
-        described = catalog.table(table.covered.relation)
-        if described is None:
-            continue  # it was dropped meanwhile
-        with explained("destination"), destination.transaction():
-            _remember(destination, schema, source_id, epoch, start, described)
-            intervals.open_interval(
+        if renamed:
+            intervals.write_names(
                 destination,
                 schema,
                 source_id,
                 epoch,
-                table.covered,
-                position=start,
-                state=state,
-                opened=cause,
+                renamed,
+                position=since if since is not None and not names else here,
+                after=None if looked is None or not looked.position else looked.position,
             )
-        opened.append(table.qualified)
-    return Kept(tuple(opened), tuple(closed), tuple(waiting))
+        if verify:
+            intervals.verify(destination, schema, settled, began)
+            intervals.part_keys(destination, schema, source_id)
+        now_looked = Looked(epoch, began, seen.stamp)
+        if verify or renamed or ended or looked is None or looked.stamp != seen.stamp:
+            intervals.write_looked(destination, schema, source_id, now_looked)
+    memory.verified = {each.interval_id: began for each in settled} | {
+        each.interval_id: position
+        for each in going_on
+        if each not in settled and (position := memory.verified.get(each.interval_id)) is not None
+    }
+    memory.looked = now_looked
+    closed = tuple(
+        (each.covered.partition or _name(each.covered), ended[each.interval_id])
+        for each in known.values()
+        if each.interval_id in ended
+    )
+    covered = {each.covered.relation for each in going_on}
+    joining = [
+        table
+        for table in seen.tables.values()
+        if table.membership is not None and table.relation not in covered and not seen.faults
+    ]
+    opened: list[str] = []
+    if joining:
+        catalog = Catalog(source, _encoding(source), publication)
+        before = {} if published_before is None else published_before
+
+        def begin(table: Known, begun: _Begun) -> None:
+            described = catalog.table(table.relation)
+            if described is None:
+                return  # it was dropped meanwhile
+            with explained("destination"), destination.transaction():
+                _remember(destination, schema, source_id, epoch, begun.position, described)
+                intervals.open_interval(
+                    destination,
+                    schema,
+                    source_id,
+                    epoch,
+                    table.covered,
+                    position=begun.position,
+                    state=begun.state,
+                    opened=cause,
+                    opened_at=begun.at,
+                )
+            opened.append(table.qualified)
+
+        starts = {
+            table.relation: since
+            for table in joining
+            if since is not None
+            and (published_before is None or before.get(table.relation) == table.membership)
+        }
+        joining = _join(source, joining, starts, memory, patience, begin, report)
+    else:
+        memory.pending = {}
+    return Kept(tuple(opened), closed, tuple(table.qualified for table in joining))
+
+
+def memberships(source: Connection, publication: str) -> dict[int, int]:
+    """The rows in the publication by table, to be known before a slot is made."""
+    with explained("source"):
+        seen = _see(source, publication, ())
+    return {
+        table.relation: table.membership
+        for table in seen.tables.values()
+        if table.membership is not None
+    }
 
 
 def wait_for_writers(source: Connection, relation: int, deadline: float) -> bool:
@@ -172,38 +298,175 @@ def wait_for_writers(source: Connection, relation: int, deadline: float) -> bool
 
     Whether they have, by the monotonic time `deadline`. Then all that they did is visible.
     """
-    pending = _writers(source, relation)
-    while pending and time.monotonic() < deadline:
-        time.sleep(_POLL)
-        pending &= _writers(source, relation)
-    return not pending
-
-
-def _begin(
-    source: Connection,
-    table: Known,
-    since: Lsn | None,
-    deadline: float,
-    report: Callable[[str], None],
-) -> tuple[Lsn, Lsn | None] | None:
-    """From where on a table is captured whole, and a position at which it was empty, if it was.
-
-    The writers are waited for twice: after the first time nothing of theirs is lost that
-    commits from `position` on; after the second, a look sees all that committed before it.
-    """
-    relation = table.covered.relation
     with explained("source"):
-        if _writers(source, relation):
-            report(f"waiting for transactions that write to {table.qualified}")
-        position = since
-        if position is None:
-            if not wait_for_writers(source, relation, deadline):
-                return None
-            position = _position(source)
-        if not wait_for_writers(source, relation, deadline):
+        first = now = locks.look(source)
+        while writing := locks.still_writing(first, now, relation):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL)
+            now = locks.look(source)
+    return not writing
+
+
+def begin_anew(
+    source: Connection,
+    destination: Connection,
+    *,
+    schema: str,
+    interval_id: int,
+    relation: int,
+    patience: float = 30.0,
+) -> bool:
+    """End an open interval here and begin the next one, with its state to be found anew.
+
+    For a baseline that is to tell again what a table holds, where rules left changes out, or
+    some were found missing. All that committed before is visible to the looks that follow.
+    Whether it was done: not when writers took longer than `patience` seconds.
+    """
+    with explained("source"):
+        position, _ = _here(source)
+    if not wait_for_writers(source, relation, time.monotonic() + patience):
+        return False
+    with explained("destination"):
+        return intervals.begin_anew(
+            destination, schema, interval_id, at=position, cause="begun_anew"
+        )
+
+
+# --- how an interval begins ------------------------------------------------------------------
+
+
+def _join(
+    source: Connection,
+    joining: list[Known],
+    starts: Mapping[int, Lsn],
+    memory: Memory,
+    patience: float,
+    begin: Callable[[Known, _Begun], None],
+    report: Callable[[str], None],
+) -> list[Known]:
+    """Begin the intervals of published tables, as their writers end; those still to begin."""
+    deadline = time.monotonic() + patience
+    memory.pending = {
+        table.relation: found
+        for table in joining
+        if (found := memory.pending.get(table.relation)) is not None
+        and found.membership == table.membership
+    }
+    told: set[int] = set()
+    while True:
+        with explained("source"):
+            now = locks.look(source)
+            here, at = _here(source)
+        for table in joining:
+            pending = memory.pending.get(table.relation)
+            if pending is None:
+                pending = memory.pending[table.relation] = _Pending(
+                    table.membership or 0, now, starts.get(table.relation)
+                )
+                if pending.position is not None:
+                    pending.first = None
+            with explained("source"):
+                begun = _advance(source, table, pending, now, here, at)
+            if begun is not None:
+                begin(table, begun)
+                del memory.pending[table.relation]
+            elif table.relation not in told:
+                told.add(table.relation)
+                report(f"waiting for transactions that write to {table.qualified}")
+        joining = [table for table in joining if table.relation in memory.pending]
+        if not joining or time.monotonic() > deadline:
+            return joining
+        time.sleep(_POLL)
+
+
+def _advance(
+    source: Connection, table: Known, pending: _Pending, now: Locks, here: Lsn, at: datetime
+) -> _Begun | None:
+    """Take one table as far as it goes: `here` was read after the look `now` at the locks.
+
+    Once the writers that were there when it was found published have ended, none of what commits
+    from `here` on is lost. Whether it has rows is asked then. That it has none is known for sure
+    where it never had any; or else when all that committed before is visible, which it is when
+    the writers of then have ended as well.
+    """
+    if pending.position is None:
+        assert pending.first is not None
+        if locks.still_writing(pending.first, now, table.relation):
             return None
-        # All that the look sees committed before the position that is read after it.
-        return position, _position(source) if _is_empty(source, table) else None
+        pending.position, pending.first = here, None
+    if pending.first is not None and locks.still_writing(pending.first, now, table.relation):
+        return None
+    glance = _glance(source, table)
+    if glance == "locked":
+        pending.glances += 1
+        return None if pending.glances < _GLANCES else _Begun(pending.position, None, at)
+    if glance == "unseen":
+        return _Begun(pending.position, None, at)
+    if isinstance(glance, _Bare):
+        if not glance.ever and not table.keyed:
+            # Rows that went since may be in the history as gone, but never as there.
+            return _Begun(pending.position, None, glance.at)
+        if glance.ever or pending.first is not None:
+            return _Begun(pending.position, glance.position, glance.at)
+        pending.first = locks.look(source)
+        return None
+    return _Begun(pending.position, None, glance)
+
+
+class _Bare(msgspec.Struct, frozen=True):
+    """A table without rows, at a position; `ever`: it has not had one since it was truncated."""
+
+    position: Lsn
+    at: datetime
+    ever: bool
+
+
+_Glance: TypeAlias = _Bare | datetime | Literal["locked", "unseen"]
+"""A table without rows; one with rows, and when; or why it can't be told."""
+
+
+def _glance(source: Connection, table: Known) -> _Glance:
+    """Whether the table has rows.
+
+    It is locked before the first statement takes its snapshot, which would not be safe from
+    TRUNCATE otherwise. While it is locked no page of it can go, so that one that has none now
+    had none at the position that was read before. What a snapshot shows committed before the
+    position that is read after it.
+    """
+    name = sql.Identifier(table.schema, table.name)
+    try:
+        with source.transaction():
+            source.execute("set transaction isolation level repeatable read, read only")
+            source.execute("set local row_security to off")
+            source.execute(sql.SQL("set local lock_timeout to {}").format(_LOCK_TIMEOUT))
+            source.execute(sql.SQL("set local statement_timeout to {}").format(_GLANCE_TIMEOUT))
+            source.execute(sql.SQL("lock table only {} in access share mode").format(name))
+            before, _ = _here(source)
+            row = source.execute(
+                sql.SQL(
+                    "select to_regclass(%s)::oid::bigint, pg_relation_size(%s::oid::regclass) = 0, "
+                    "exists (select from only {})"
+                ).format(name),
+                [name.as_string(source), table.relation],
+            ).fetchone()
+            after, at = _here(source)
+    except (
+        psycopg.errors.LockNotAvailable,
+        psycopg.errors.UndefinedTable,
+        psycopg.errors.InvalidSchemaName,
+    ):
+        return "locked"
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+        return "unseen"
+    assert row is not None
+    oid, without_pages, has_rows = row
+    if oid != table.relation:
+        return "locked"  # it has another name by now
+    if has_rows:
+        return at
+    ever = table.heap and without_pages
+    return _Bare(before if ever else after, at, ever)
 
 
 def _remember(
@@ -216,87 +479,102 @@ def _remember(
         versions.insert(destination, schema, source_id, found)
 
 
+# --- what a look sees ------------------------------------------------------------------------
+
+
+def _see(source: Connection, name: str, known: Mapping[int, object] | Any) -> _Seen:
+    found = publications.read(source, name)
+    stamp = source.execute(_STAMP, [name]).fetchone()
+    tables = {}
+    for oid, membership, schema, table, root_schema, root, keyed, heap in source.execute(
+        _TABLES, {"publication": name, "known": list(known)}
+    ):
+        naming = Naming(schema, table, None)
+        if root is not None:
+            naming = Naming(root_schema, root, f"{schema}.{table}")
+        tables[oid] = Known(oid, membership, schema, table, naming, keyed, heap)
+    return _Seen(
+        exists=found is not None,
+        stamp=None if stamp is None else " ".join(stamp),
+        faults=() if found is None else found.faults,
+        tables=tables,
+    )
+
+
+def _is_altered(before: str | None, now: str | None) -> bool:
+    """Whether the publication was altered between two looks, other than by giving it away."""
+    if before is None or now is None or before == now:
+        return False
+    owner, _, rest = before.partition(" ")
+    owner_now, _, rest_now = now.partition(" ")
+    same_publication = rest.split()[1] == rest_now.split()[1]
+    return same_publication and owner == owner_now
+
+
+def _ended(interval: OpenInterval, seen: _Seen, altered: bool) -> str | None:
+    """Why the interval does not go on, if so."""
+    if not seen.exists:
+        return "publication_dropped"
+    if seen.faults or altered:
+        return "publication_altered"
+    now = seen.tables.get(interval.covered.relation)
+    if now is None:
+        return "table_dropped"
+    return None if now.membership == interval.covered.membership else "untracked"
+
+
+def _renamed(seen: _Seen, names: Mapping[int, Naming | None]) -> dict[int, Naming | None]:
+    """What is called otherwise than at the last look, or new, or gone.
+
+    Of partitions that are not published, those that are below a table that has published ones:
+    without their rows, what is known of it is not all.
+    """
+    roots = {
+        (naming.schema, naming.table)
+        for naming in (
+            *(table.naming for table in seen.tables.values() if table.membership is not None),
+            *names.values(),
+        )
+        if naming is not None and naming.partition is not None
+    }
+    found: dict[int, Naming | None] = {
+        relation: table.naming
+        for relation, table in seen.tables.items()
+        if names.get(relation) != table.naming
+        and (
+            relation in names
+            or table.membership is not None
+            or (
+                table.naming.partition is not None
+                and (table.naming.schema, table.naming.table) in roots
+            )
+        )
+    }
+    for relation, naming in names.items():
+        if naming is not None and relation not in seen.tables:
+            found[relation] = None
+    return found
+
+
+def _require_server(source: Connection, epoch: checkpoint.Epoch) -> None:
+    row = source.execute(
+        "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,"
+        " (select oid::bigint from pg_database where datname = current_database())"
+    ).fetchone()
+    if row != (epoch.timeline, epoch.database_oid):
+        raise PassingError("the source is not the one that the history is of at present")
+
+
+def _here(source: Connection) -> tuple[Lsn, datetime]:
+    row = source.execute(_HERE).fetchone()
+    assert row is not None
+    return Lsn.parse(row[0]), row[1]
+
+
 def _encoding(source: Connection) -> Encoding:
     row = source.execute("show server_encoding").fetchone()
     assert row is not None
     return encoding_of(row[0])
-
-
-def _is_empty(source: Connection, table: Known) -> bool:
-    """Whether it can be seen that the table has no rows.
-
-    Locked before the snapshot, which would not be safe from TRUNCATE and rewrites otherwise.
-    """
-    name = sql.Identifier(table.schema, table.name)
-    try:
-        with source.transaction():
-            source.execute("set transaction isolation level repeatable read, read only")
-            source.execute("select set_config('row_security', 'off', true)")
-            source.execute("select set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
-            source.execute(sql.SQL("lock table only {} in access share mode").format(name))
-            row = source.execute(
-                sql.SQL("select exists(select from only {})").format(name)
-            ).fetchone()
-    except (
-        psycopg.errors.InsufficientPrivilege,
-        psycopg.errors.LockNotAvailable,
-        psycopg.errors.UndefinedTable,
-        psycopg.errors.QueryCanceled,
-    ):
-        return False
-    return row is not None and not row[0]
-
-
-def _ended(
-    interval: OpenInterval, published: dict[int, Known] | None, present: set[int]
-) -> str | None:
-    """Why the interval does not go on, if so."""
-    if published is None:
-        return "publication_dropped"
-    now = published.get(interval.covered.relation)
-    if now is None:
-        return "untracked" if interval.covered.relation in present else "table_dropped"
-    return None if now.covered.membership == interval.covered.membership else "untracked"
-
-
-def _published(source: Connection, publication: str) -> dict[int, Known] | None:
-    """The tables of the publication; None where there is none."""
-    row = source.execute(
-        "select exists(select from pg_publication where pubname = %s)", [publication]
-    ).fetchone()
-    if row is None or not row[0]:
-        return None
-    return {
-        relation: Known(
-            Covered(relation, membership, schema, table, partition), own_schema, own_name
-        )
-        for (
-            relation,
-            membership,
-            schema,
-            table,
-            partition,
-            own_schema,
-            own_name,
-        ) in source.execute(_PUBLISHED, [publication])
-    }
-
-
-def _present(source: Connection) -> set[int]:
-    rows = source.execute("select oid::bigint from pg_class where relkind in ('r', 'p')")
-    return {row[0] for row in rows}
-
-
-def _writers(source: Connection, relation: int) -> set[str]:
-    return {row[0] for row in source.execute(_WRITERS, [relation])}
-
-
-def _position(source: Connection) -> Lsn:
-    row: Sequence[Any] | None = source.execute(
-        "select pg_current_wal_insert_lsn()::text"
-    ).fetchone()
-    assert row is not None
-    return Lsn.parse(row[0])
 
 
 def _name(covered: Covered) -> str:

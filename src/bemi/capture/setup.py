@@ -5,7 +5,7 @@ decoding WAL from a time without the publication fails for ever; and the checkpo
 where the slot does, so the history is complete from there. Reads nothing of the stream.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -24,6 +24,7 @@ from bemi.errors import RefusedError, SetupError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint, migrate, sources
 from bemi.store.checkpoint import Checkpoint
+from bemi.store.coverage import forget_stamp
 from bemi.store.sources import Setup
 
 Connection = psycopg.Connection[Any]
@@ -31,6 +32,9 @@ Connection = psycopg.Connection[Any]
 LOCK_TIMEOUT: Final = "3s"
 """What `alter table … replica identity` may wait for its lock: all of the application's
 statements on that table queue up behind it meanwhile."""
+
+READABLE: Final = ("changes", "coverage", "missing", "schema_history", "ddl")
+"""The views that `--reader` grants: of the tables beneath, nobody but the worker needs any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +103,18 @@ def init(
             _make_history(destination, settings, identity, progress)
             _remember(destination, settings, setup)
         setup, not_full = _set_full(source, destination, settings, setup, to_full, progress)
-        made = _make_publication(source, settings, progress)
+        made = _make_publication(source, destination, settings, progress)
         refused = _publish_tables(source, settings, progress)
+        published = coverage.memberships(source, settings.publication)
         position, fresh = _make_slot(source, settings, progress, anew=new_slot or made)
         with explained("destination"):
             held = _register(destination, settings, identity, position)
             gap = _find_gap(destination, settings, held, identity, position)
             _grant(destination, settings, readers, progress)
-        if gap is None:
-            _cover(source, destination, settings, held, position if fresh else None, progress)
+            same = _is_of(destination, settings, held, identity)
+        if same:
+            since = position if fresh else None
+            _cover(source, destination, settings, held, since, published, progress)
 
         with explained("destination"):
             # Not before all is in place, since workers take it for the word to go.
@@ -324,13 +331,17 @@ def _set_back_statement(source: Connection, state: TableState) -> str:
     return statement.as_string(None)
 
 
-def _make_publication(source: Connection, settings: Settings, progress: Progress) -> bool:
+def _make_publication(
+    source: Connection, destination: Connection, settings: Settings, progress: Progress
+) -> bool:
     """Whether it was made now, so that a slot that is older could not get past its beginning."""
     name = settings.publication
     found = publication.read(source, name)
     with explained("source"):
         if found is not None:
             if not found.generated and found.owned:
+                with explained("destination"):
+                    forget_stamp(destination, settings.schema, settings.source)
                 publication.publish_generated(source, name)
                 progress.add(f'let the publication "{name}" have stored generated columns')
             return False
@@ -405,10 +416,11 @@ def _cover(
     settings: Settings,
     held: Checkpoint,
     since: Lsn | None,
+    published: Mapping[int, int],
     progress: Progress,
 ) -> None:
     """Say from where on each table is complete. What that takes too long for is left to the
-    worker; a slot that was made after all tables were published has them whole from there."""
+    worker; a slot that was made after a table was published has it whole from there."""
     coverage.keep(
         source,
         destination,
@@ -417,7 +429,9 @@ def _cover(
         source_id=held.source_id,
         epoch=held.epoch,
         since=since,
+        published_before=published,
         patience=settings.slot_wait,
+        verify=False,
         cause="init",
         report=progress.report,
     )
@@ -444,9 +458,7 @@ def _find_gap(
     destination: Connection, settings: Settings, held: Checkpoint, identity: Identity, at: Lsn
 ) -> str | None:
     """The worker judges by itself; here it is only told early."""
-    epoch = checkpoint.read_epoch(destination, settings.schema, held.epoch)
-    known = (epoch.system_identifier, epoch.timeline, epoch.database_oid)
-    if known != (identity.system_identifier, identity.timeline, identity.database_oid):
+    if not _is_of(destination, settings, held, identity):
         return (
             "the source is not the one that the history was captured from (restored, failed over"
             f" or upgraded); changes after {held.position} there are lost"
@@ -454,6 +466,15 @@ def _find_gap(
     if at > held.position:
         return f"changes between {held.position} and {at} are lost"
     return None
+
+
+def _is_of(
+    destination: Connection, settings: Settings, held: Checkpoint, identity: Identity
+) -> bool:
+    """Whether the source is the one that the history was captured from."""
+    epoch = checkpoint.read_epoch(destination, settings.schema, held.epoch)
+    known = (epoch.system_identifier, epoch.timeline, epoch.database_oid)
+    return known == (identity.system_identifier, identity.timeline, identity.database_oid)
 
 
 def _record_ddl(source: Connection, setup: Setup, progress: Progress, *, asked: bool) -> str | None:
@@ -476,19 +497,20 @@ def _record_ddl(source: Connection, setup: Setup, progress: Progress, *, asked: 
 def _grant(
     destination: Connection, settings: Settings, readers: Sequence[str], progress: Progress
 ) -> None:
-    """Usage of the schema and the view, which reads with its owner's rights; nothing else."""
+    """Usage of the schema and the views, which read with their owner's rights; nothing else."""
     schema = sql.Identifier(settings.schema)
-    view = sql.Identifier(settings.schema, "changes")
+    views = sql.SQL(", ").join(sql.Identifier(settings.schema, view) for view in READABLE)
     for role in readers:
         row = destination.execute(
-            "select has_schema_privilege(%s, %s, 'usage')"
-            " and has_table_privilege(%s, format('%%I.changes', %s::text), 'select')",
-            [role, settings.schema, role, settings.schema],
+            "select has_schema_privilege(%(role)s, %(schema)s, 'usage') and bool_and("
+            "has_table_privilege(%(role)s, format('%%I.%%I', %(schema)s::text, view), 'select'))"
+            " from unnest(%(views)s::text[]) view",
+            {"role": role, "schema": settings.schema, "views": list(READABLE)},
         ).fetchone()
         if row is not None and row[0]:
             continue
         grantee = sql.Identifier(role)
         with destination.transaction():
             destination.execute(sql.SQL("grant usage on schema {} to {}").format(schema, grantee))
-            destination.execute(sql.SQL("grant select on {} to {}").format(view, grantee))
+            destination.execute(sql.SQL("grant select on {} to {}").format(views, grantee))
         progress.add(f'let role "{role}" read the history')

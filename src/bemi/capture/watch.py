@@ -6,8 +6,9 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -24,29 +25,40 @@ log = logging.getLogger("bemi.watch")
 _TABLES_INTERVAL: Final = 10.0
 """Seconds between looks at the source's catalog; a look takes a few milliseconds."""
 
+_SOON: Final = 1.0
+"""Seconds to the next look while a table waits for the transactions that write to it."""
+
+_PATIENCE: Final = 0.2
+"""Seconds of one look that may be spent waiting for them."""
+
+_FIRST_LOOK: Final = 5.0
+"""Seconds that capturing may be held up by the first look; mostly it takes a few milliseconds."""
+
 _UPKEEP_INTERVAL: Final = 60.0
 """Seconds between upkeeps of the store; mostly there is nothing to do."""
+
+
+Look: TypeAlias = Callable[[psycopg.Connection[Any]], bool | None]
+"""One look at what is watched; whether the next one shall come soon."""
 
 
 class Watch:
     """Calls `look` with a connection of its own, again and again while it is entered.
 
-    Failures are told and end nothing: the next look tries again.
+    Failures are told and end nothing: the next look tries again. Entering waits up to `wait`
+    seconds for the first look.
     """
 
     def __init__(
-        self,
-        url: str,
-        what: Role,
-        look: Callable[[psycopg.Connection[Any]], None],
-        *,
-        interval: float,
+        self, url: str, what: Role, look: Look, *, interval: float, wait: float = 0.0
     ) -> None:
         self._url = url
         self._what: Role = what
         self._look = look
         self._interval = interval
+        self._wait = wait
         self._stop = threading.Event()
+        self._looked = threading.Event()
         # The log says for which source, and that stands in the context of who starts it.
         run = contextvars.copy_context().run
         self._thread = threading.Thread(
@@ -55,6 +67,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._thread.start()
+        self._looked.wait(self._wait)
         return self
 
     def __exit__(
@@ -73,46 +86,66 @@ class Watch:
                 with connect(self._url, what=self._what) as conn, explained(self._what):
                     make_lasting(conn)
                     while not self._stop.is_set():
-                        self._look(conn)
-                        self._stop.wait(self._interval)
+                        soon = self._look(conn)
+                        self._looked.set()
+                        self._stop.wait(min(_SOON, self._interval) if soon else self._interval)
             except BemiError as error:
                 log.warning("can't look after the %s", self._what, extra={"reason": str(error)})
+                self._looked.set()
                 self._stop.wait(self._interval)
 
 
 def watch_tables(settings: Settings) -> Watch:
-    """Adds new tables to the publication, or says once why each is not tracked."""
+    """Adds new tables to the publication, or says once why each is not tracked; and keeps the
+    coverage of those that are.
+
+    The first look is waited for, so that what was altered while nobody captured is seen before
+    the history goes on.
+    """
     told: set[str] = set()
-    verified: list[object] = [None]
+    memory = coverage.Memory()
+    captured: list[datetime | None] = []
 
-    def look(conn: psycopg.Connection[Any]) -> None:
-        found = add_new_tables(conn, settings)
-        for state in found.added:
-            log.info("table added", extra={"table": state.qualified})
-        for state in (*found.untracked, *found.failing):
-            key = f"{state.qualified}: {state.reason}"
-            if key in told:
-                continue
-            told.add(key)
-            message = "table without identity" if state.published else "table not tracked"
-            log.warning(
-                message,
-                extra={"table": state.qualified, "reason": state.reason, "fix": state.fix},
-            )
-        _cover(conn, settings, verified)
+    def look(conn: psycopg.Connection[Any]) -> bool:
+        _add(conn, settings, told)
+        return _cover(conn, settings, memory, captured)
 
-    return Watch(settings.source_url, "source", look, interval=_TABLES_INTERVAL)
+    return Watch(settings.source_url, "source", look, interval=_TABLES_INTERVAL, wait=_FIRST_LOOK)
 
 
-def _cover(conn: psycopg.Connection[Any], settings: Settings, verified: list[object]) -> None:
-    """Keep the coverage; that it holds is noted only after changes, so that idle stays idle."""
+def _add(conn: psycopg.Connection[Any], settings: Settings, told: set[str]) -> None:
+    found = add_new_tables(conn, settings)
+    for state in found.added:
+        log.info("table added", extra={"table": state.qualified})
+    for state in (*found.untracked, *found.failing):
+        key = f"{state.qualified}: {state.reason}"
+        if key in told:
+            continue
+        told.add(key)
+        message = "table without identity" if state.published else "table not tracked"
+        log.warning(
+            message,
+            extra={"table": state.qualified, "reason": state.reason, "fix": state.fix},
+        )
+
+
+def _cover(
+    conn: psycopg.Connection[Any],
+    settings: Settings,
+    memory: coverage.Memory,
+    captured: list[datetime | None],
+) -> bool:
+    """Keep the coverage; that it holds is noted only after changes, so that idle stays idle.
+
+    Whether some table's begins as soon as transactions have ended.
+    """
     with (
         connect(settings.destination_url, what="destination") as destination,
         explained("destination"),
     ):
         held = checkpoints.read(destination, settings.schema, settings.source)
         if held is None:
-            return
+            return False
         kept = coverage.keep(
             conn,
             destination,
@@ -120,13 +153,16 @@ def _cover(conn: psycopg.Connection[Any], settings: Settings, verified: list[obj
             publication=settings.publication,
             source_id=held.source_id,
             epoch=held.epoch,
-            verify=verified[0] != held.committed_at,
+            patience=_PATIENCE,
+            verify=captured != [held.committed_at],
+            memory=memory,
         )
-    verified[0] = held.committed_at
+    captured[:] = [held.committed_at]
     for table in kept.opened:
         log.info("table covered", extra={"table": table})
     for table, cause in kept.closed:
         log.warning("coverage ended", extra={"table": table, "cause": cause})
+    return bool(kept.waiting)
 
 
 def watch_store(settings: Settings) -> Watch:

@@ -5,7 +5,8 @@ and before `to_position` is in the history. While it is open it reaches to the c
 what was proven on the source is written here (see `bemi.capture.coverage`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,17 +16,40 @@ from psycopg import sql
 from bemi.lsn import Lsn
 
 
-class Covered(msgspec.Struct, frozen=True):
-    """A table that is published: its names as the history has them, its row in the publication.
+class Naming(msgspec.Struct, frozen=True):
+    """What a table is called in the history.
 
     `table` is the one above a partition; `partition` is then the partition's own name.
     """
+
+    schema: str
+    table: str
+    partition: str | None
+
+
+class Covered(msgspec.Struct, frozen=True):
+    """A table that is published: its names as the history has them, its row in the publication."""
 
     relation: int
     membership: int
     schema: str
     table: str
     partition: str | None
+
+    @property
+    def naming(self) -> Naming:
+        return Naming(self.schema, self.table, self.partition)
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """The last look at the source that is known of.
+
+    `stamp` stands for the publication as it was then, without its list of tables.
+    """
+
+    epoch: int
+    position: Lsn
+    stamp: str | None
 
 
 class OpenInterval(msgspec.Struct, frozen=True):
@@ -85,17 +109,20 @@ def open_interval(
     position: Lsn,
     state: Lsn | None,
     opened: str,
+    opened_at: datetime | None = None,
 ) -> bool:
     """Begin an interval at `position`; whether there was no open one yet.
 
     The caller has proven that all transactions which commit from there on are captured whole.
     `state`: where the table was seen without rows, from where on its state is known as well.
+    `opened_at` is the source's time when it was behind both.
     """
     row = conn.execute(
         sql.SQL(
             "insert into {} (source_id, epoch, relation, membership, schema, "
             '"table", partition, from_position, verified_position, state_position, state_by, '
-            "opened) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
+            "opened, opened_at) "
+            "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, coalesce(%s, now())) "
             "on conflict (source_id, relation) where to_position is null do nothing "
             "returning interval_id"
         ).format(sql.Identifier(schema, "intervals")),
@@ -112,6 +139,7 @@ def open_interval(
             None if state is None else int(state),
             None if state is None else "empty",
             opened,
+            opened_at,
         ],
     ).fetchone()
     return row is not None
@@ -155,21 +183,68 @@ def rename(
     )
 
 
+def begin_anew(
+    conn: psycopg.Connection[Any], schema: str, interval_id: int, *, at: Lsn, cause: str
+) -> bool:
+    """End an open interval at `at` and begin the next one there, whose state is not known.
+
+    So that a baseline tells the state again, where the one before does not any more. Nothing is
+    missing in between. Whether the interval was still open, and began before.
+    """
+    row = conn.execute(
+        sql.SQL(
+            "with ended as (update {intervals} set to_position = %(at)s, closed = %(cause)s, "
+            "verified_position = greatest(verified_position, %(at)s), closed_at = now() "
+            "where interval_id = %(id)s and to_position is null and from_position <= %(at)s "
+            "returning *) "
+            "insert into {intervals} (source_id, epoch, relation, membership, schema, "
+            '"table", partition, from_position, verified_position, opened) '
+            'select source_id, epoch, relation, membership, schema, "table", partition, '
+            "%(at)s, verified_position, %(cause)s from ended returning interval_id"
+        ).format(intervals=sql.Identifier(schema, "intervals")),
+        {"at": int(at), "cause": cause, "id": interval_id},
+    ).fetchone()
+    return row is not None
+
+
 def split(
     conn: psycopg.Connection[Any],
     schema: str,
     source_id: int,
     *,
     at: Lsn,
+    ended: int,
     epoch: int,
     onward: Lsn,
     cause: str,
+    same_tables: bool,
 ) -> None:
-    """End all open intervals at `at`, and begin them again at `onward`, in `epoch`.
+    """End all open intervals of epoch `ended` at `at`, begin them again at `onward` in `epoch`.
 
     For a gap of the whole source that was accepted: what the tables held behind it is unknown.
-    In the caller's transaction.
+    In the caller's transaction. That a table was published at `onward` is seen by its row in the
+    publication, which the next look finds unchanged, or else ends the interval where it began.
+    Without `same_tables`, when the server is another one, its OIDs prove nothing.
     """
+    names = {
+        name: sql.Identifier(schema, name) for name in ("intervals", "relation_names", "sources")
+    }
+    parameters = {
+        "at": int(at),
+        "cause": cause,
+        "source_id": source_id,
+        "ended": ended,
+        "epoch": epoch,
+        "onward": int(onward),
+        "same_tables": same_tables,
+    }
+    conn.execute(
+        sql.SQL(
+            "update {intervals} set to_position = greatest(%(at)s, from_position) "
+            "where source_id = %(source_id)s and epoch = %(ended)s and to_position > %(at)s"
+        ).format(**names),
+        parameters,
+    )
     conn.execute(
         sql.SQL(
             "with ended as (update {intervals} set to_position = greatest(%(at)s, from_position), "
@@ -179,13 +254,138 @@ def split(
             "insert into {intervals} (source_id, epoch, relation, membership, schema, "
             '"table", partition, from_position, verified_position, opened) '
             'select source_id, %(epoch)s, relation, membership, schema, "table", partition, '
-            "%(onward)s, %(onward)s, %(cause)s from ended"
-        ).format(intervals=sql.Identifier(schema, "intervals")),
-        {
-            "at": int(at),
-            "cause": cause,
-            "source_id": source_id,
-            "epoch": epoch,
-            "onward": int(onward),
-        },
+            "%(onward)s, %(onward)s, %(cause)s from ended where %(same_tables)s"
+        ).format(**names),
+        parameters,
     )
+    if epoch == ended:
+        return
+    conn.execute(
+        sql.SQL(
+            "insert into {relation_names} (source_id, epoch, relation, from_position, schema, "
+            '"table", partition) '
+            'select source_id, %(epoch)s, relation, %(onward)s, schema, "table", partition '
+            "from (select distinct on (relation) * from {relation_names} "
+            "where source_id = %(source_id)s and epoch = %(ended)s "
+            "order by relation, from_position desc) last "
+            "where schema is not null and %(same_tables)s"
+        ).format(**names),
+        parameters,
+    )
+
+
+def read_names(
+    conn: psycopg.Connection[Any], schema: str, source_id: int, epoch: int
+) -> dict[int, Naming | None]:
+    """What the tables were called when they were looked at last; None: it was dropped."""
+    rows = conn.execute(
+        sql.SQL(
+            'select distinct on (relation) relation::bigint, schema, "table", partition '
+            "from {} where source_id = %s and epoch = %s order by relation, from_position desc"
+        ).format(sql.Identifier(schema, "relation_names")),
+        [source_id, epoch],
+    )
+    return {
+        relation: None if name is None else Naming(name, table, partition)
+        for relation, name, table, partition in rows
+    }
+
+
+def write_names(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    source_id: int,
+    epoch: int,
+    names: Mapping[int, Naming | None],
+    *,
+    position: Lsn,
+    after: Lsn | None,
+) -> None:
+    """At `position` these tables were seen to be called so; at `after` they were not yet."""
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL(
+                "insert into {} as n (source_id, epoch, relation, from_position, after_position, "
+                'schema, "table", partition) values (%s, %s, %s, %s, %s, %s, %s, %s) '
+                "on conflict (source_id, epoch, relation, from_position) do nothing"
+            ).format(sql.Identifier(schema, "relation_names")),
+            [
+                (
+                    source_id,
+                    epoch,
+                    relation,
+                    int(position),
+                    None if after is None else int(after),
+                    None if naming is None else naming.schema,
+                    None if naming is None else naming.table,
+                    None if naming is None else naming.partition,
+                )
+                for relation, naming in names.items()
+            ],
+        )
+
+
+def read_looked(conn: psycopg.Connection[Any], schema: str, source_id: int) -> Looked | None:
+    row = conn.execute(
+        sql.SQL(
+            "select looked_epoch, looked_position, publication_stamp from {} where source_id = %s"
+        ).format(sql.Identifier(schema, "sources")),
+        [source_id],
+    ).fetchone()
+    if row is None or row[0] is None:
+        return None
+    return Looked(row[0], Lsn(row[1]), row[2])
+
+
+def write_looked(
+    conn: psycopg.Connection[Any], schema: str, source_id: int, looked: Looked
+) -> None:
+    conn.execute(
+        sql.SQL(
+            "update {} set looked_epoch = %s, looked_position = %s, publication_stamp = %s "
+            "where source_id = %s"
+        ).format(sql.Identifier(schema, "sources")),
+        [looked.epoch, int(looked.position), looked.stamp, source_id],
+    )
+
+
+def forget_stamp(conn: psycopg.Connection[Any], schema: str, source: str) -> None:
+    """The publication is about to be altered by Bemi itself, in a way that loses nothing."""
+    conn.execute(
+        sql.SQL("update {} set publication_stamp = null where name = %s").format(
+            sql.Identifier(schema, "sources")
+        ),
+        [source],
+    )
+
+
+def part_keys(conn: psycopg.Connection[Any], schema: str, source_id: int) -> None:
+    """End open intervals where their tables got another key, and begin them again there.
+
+    Nothing is missing, but rows are called by other keys from there on: what the table held is
+    not known by these until a baseline tells it.
+    """
+    rows = conn.execute(
+        sql.SQL(
+            "select interval_id, min(from_position) filter (where key <> first) from ("
+            "select i.interval_id, v.from_position, k.key, "
+            "first_value(k.key) over (partition by i.interval_id "
+            "order by v.from_position, v.from_ordinal) as first "
+            "from {intervals} i "
+            "join {versions} v on v.source_id = i.source_id and v.epoch = i.epoch "
+            "and v.relation = i.relation and v.from_position >= i.from_position "
+            "cross join lateral (select coalesce(array_agg(case when c.number = 0 then c.name "
+            "else c.number || ' ' || c.type_oid end order by k.place), '{{}}') as key "
+            "from unnest(v.primary_key) with ordinality k (name, place) "
+            "join jsonb_to_recordset(v.columns) c (name text, number int, type_oid bigint) "
+            "using (name)) k "
+            "where i.source_id = %s and i.to_position is null) each "
+            "group by 1 having bool_or(key <> first)"
+        ).format(
+            intervals=sql.Identifier(schema, "intervals"),
+            versions=sql.Identifier(schema, "table_versions"),
+        ),
+        [source_id],
+    ).fetchall()
+    for interval_id, position in rows:
+        begin_anew(conn, schema, interval_id, at=Lsn(position), cause="key_changed")
