@@ -1,0 +1,156 @@
+"""Old rows from the history, where rules, encodings and piecewise storing could get in the way."""
+
+import hashlib
+import hmac
+import threading
+from dataclasses import replace
+
+import pytest
+
+from bemi.capture import sink, worker
+from bemi.rules import Rules
+from tests.integration.conftest import Track
+from tests.support.tracked import Row, Tracked
+
+USERS = "create table users (id int primary key, email text, name text, seen_at timestamptz)"
+KEY = "a secret that is long enough"
+
+
+def run(at: Tracked, rules: Rules) -> list[Row]:
+    """Another worker, under these rules; the history so far."""
+    settings = replace(at.settings, rules=rules, hash_key=KEY)
+    worker.run(settings, stop=threading.Event(), until_caught_up=True)
+    return at.query("select * from bemi.changes order by epoch, commit_position, ordinal")
+
+
+def digest(value: str) -> str:
+    return hmac.new(KEY.encode(), value.encode(), hashlib.sha256).hexdigest()
+
+
+def test_an_old_value_from_before_it_was_masked_is_not_stored_again(tracked: Track) -> None:
+    at = tracked(USERS)
+    at.source.execute("insert into users values (1, 'ada@example.com', 'Ada')")
+    run(at, Rules())
+    at.source.execute("update users set name = 'Ada L.'")
+    at.source.execute("update users set name = 'Ada Lovelace'")
+    at.source.execute("delete from users")
+    _, first, second, deleted = run(at, Rules(mask=("*.email",)))
+    assert "ada@" not in str([first, second, deleted])
+    assert first["before"] == {"id": 1, "name": "Ada", "seen_at": None}
+    assert first["flags"] == ["masked:email", "before_unknown:email"]
+    masked = {"id": 1, "email": "***", "name": "Ada L.", "seen_at": None}
+    assert (second["before"], second["flags"]) == (masked, ["masked:email"])
+    assert deleted["before"] == {**masked, "name": "Ada Lovelace"}
+    assert first["rules"] == second["rules"] is not None
+
+
+def test_an_excluded_column_is_nowhere(tracked: Track) -> None:
+    at = tracked(USERS)
+    at.source.execute("insert into users values (1, 'ada@example.com', 'Ada')")
+    at.source.execute("update users set name = 'Ada L.', email = 'other'")
+    at.source.execute("delete from users")
+    rows = run(at, Rules(exclude=("*.email",)))
+    assert [row["flags"] for row in rows] == [None] * 3
+    assert all("email" not in row["before"] | row["after"] for row in rows)
+    assert rows[2]["before"] == {"id": 1, "name": "Ada L.", "seen_at": None}
+
+
+def test_hashed_values_stay_comparable_and_a_hashed_key_finds_its_row(tracked: Track) -> None:
+    at = tracked("create table people (ssn text primary key, name text)")
+    at.source.execute("insert into people values ('123', 'Ada')")
+    rules = Rules(hash=("*.ssn",))
+    run(at, rules)
+    at.source.execute("update people set name = 'Ada L.'")
+    at.source.execute("update people set ssn = '456'")
+    rows = run(at, rules)
+    assert [row["primary_key"] for row in rows] == [digest("123"), digest("123"), digest("456")]
+    assert rows[2]["previous_key"] == digest("123")
+    assert rows[1]["before"] == {"ssn": digest("123"), "name": "Ada"}
+    assert rows[2]["before"] == {"ssn": digest("123"), "name": "Ada L."}
+    assert "'123'" not in str(rows)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["the key", "full"])
+def test_an_update_of_ignored_columns_alone_leaves_no_trace(tracked: Track, full: bool) -> None:
+    at = tracked(USERS, full=["*.users"] if full else [])
+    rules = Rules(ignore=("*.seen_at",))
+    at.source.execute("insert into users values (1, 'a', 'Ada', 'yesterday')")
+    run(at, rules)
+    with at.source.transaction():
+        at.source.execute("select pg_logical_emit_message(true, '_bemi', '{\"user_id\": 1}')")
+        at.source.execute("update users set seen_at = now()")
+    at.source.execute("update users set seen_at = now(), name = 'Ada L.'")
+    at.source.execute("update users set seen_at = now()")
+    rows = run(at, rules)
+    assert [row["operation"] for row in rows] == ["CREATE", "UPDATE"]
+    assert rows[1]["after"]["name"] == "Ada L."
+    assert rows[1]["before"]["name"] == "Ada"
+    # What it was before, only FULL can tell: the history left changes of it out.
+    assert rows[1]["flags"] == (None if full else ["before_unknown:seen_at"])
+    assert len(at.query("select from bemi.contexts")) == 2
+
+
+def test_a_row_in_another_encoding_has_its_old_row_in_it_too(tracked: Track) -> None:
+    at = tracked(
+        "create table größen (name text primary key, maß text, n int)",
+        encoding="LATIN1",
+        locale="C",
+    )
+    at.source.execute("insert into größen values ('Füße', 'Zöll', 1)")
+    at.catch_up()
+    at.source.execute("update größen set n = 2")
+    at.source.execute("update größen set maß = 'Fuß'")
+    rows = at.changes()
+    assert [row["before"] for row in rows] == [
+        {},
+        {"name": "Füße", "maß": "Zöll", "n": 1},
+        {"name": "Füße", "maß": "Zöll", "n": 2},
+    ]
+    assert [row["flags"] for row in rows] == [None] * 3
+
+
+@pytest.mark.parametrize("size", [1, 300, 5000])
+def test_a_transaction_in_many_pieces_completes_its_own_rows(
+    tracked: Track, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(sink, "PIECE_BYTES", size)
+    at = tracked(USERS, "create table other (id int primary key)")
+    with at.source.transaction():
+        for number in range(1, 4):
+            at.source.execute("insert into users values (%s, 'a', 'x')", [number])
+            at.source.execute("update users set name = name || 'x'")
+            at.source.execute("insert into other values (%s)", [number])
+        at.source.execute("update users set id = 10 - id")
+        at.source.execute("delete from users where id < 9")
+        at.source.execute("truncate users")
+        at.source.execute("insert into users values (9, 'b', 'again')")
+        at.source.execute("update users set email = 'c'")
+    rows = at.changes()
+    assert {tuple(row["flags"] or ()) for row in rows} == {()}
+    names = [
+        (row["before"].get("name"), row["after"].get("name"))
+        for row in rows
+        if row["operation"] in ("UPDATE", "DELETE")
+    ]
+    x = ["x" * n for n in range(6)]
+    assert names[:6] == [
+        (x[1], x[2]), (x[2], x[3]), (x[1], x[2]), (x[3], x[4]), (x[2], x[3]), (x[1], x[2]),
+    ]  # fmt: skip
+    assert sorted(names[6:9]) == [(x[2], x[2]), (x[3], x[3]), (x[4], x[4])]
+    assert names[-1] == ("again", "again")
+
+
+def test_an_inserted_row_may_be_updated_by_the_next_worker_of_another_identity(
+    tracked: Track,
+) -> None:
+    """FULL for a while, then not: images are images, whoever told them."""
+    at = tracked(USERS, full=["*.users"])
+    at.source.execute("insert into users values (1, 'a', 'Ada')")
+    at.source.execute("update users set name = 'Ada L.'")
+    at.source.execute("alter table users replica identity default")
+    at.source.execute("update users set name = 'Ada Lovelace'")
+    at.catch_up()
+    at.source.execute("update users set email = 'b'")
+    rows = at.changes()
+    assert [row["before"].get("name") for row in rows] == [None, "Ada", "Ada L.", "Ada Lovelace"]
+    assert [row["flags"] for row in rows] == [None] * 4
