@@ -201,3 +201,37 @@ def test_what_postgresql_does_not_read_back_is_kept_as_text(make_database: MakeD
             "select (bemi.populate(null::app.t, after - 'tree', flags)).id from bemi.changes"
         ).fetchone()
         assert row == (7,)
+
+
+def test_a_char_beyond_ascii_is_no_text_before_15(make_database: MakeDatabase) -> None:
+    url = make_database()
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute('create schema app; create table app.t (id int primary key, c "char")')
+        settings = track(url, url)
+        conn.execute('insert into app.t values (1, (-61)::"char")')
+        worker.run(settings, stop=threading.Event(), until_caught_up=True)
+        row = conn.execute(
+            """select c.flags, p.c = t.c, (bemi.populate(t, c.after, c.flags)).c = t.c
+            from app.t t, bemi.changes c,
+                lateral bemi.populate((1, 'x')::app.t, c.after, c.flags) p"""
+        ).fetchone()
+        if conn.info.server_version >= 150000:
+            assert row == (None, True, True)
+        else:
+            # Both flags: its bytes are written out, and then the value is a text.
+            assert row == (["text:c", "undecodable:c"], False, True)
+
+
+def test_a_regproc_that_shares_its_name_can_not_be_read(make_database: MakeDatabase) -> None:
+    url = make_database()
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("create schema app; create table app.t (id int primary key, f regproc)")
+        settings = track(url, url)
+        conn.execute("insert into app.t values (1, 'abs(int)'::regprocedure)")
+        worker.run(settings, stop=threading.Event(), until_caught_up=True)
+        for read in (
+            "select f::text::regproc from app.t",
+            "select bemi.populate(null::app.t, after, flags) from bemi.changes",
+        ):
+            with pytest.raises(psycopg.errors.AmbiguousFunction):
+                conn.execute(read.encode())

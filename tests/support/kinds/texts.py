@@ -93,7 +93,7 @@ TEXT_KINDS: Final = (
     Kind(
         "char", '"char"', ("", "a", " ", '"', "\\", "'", ",", "{", "\x7f"), st.sampled_from("bcd\n")
     ),
-    Kind("char beyond ASCII", '"char"', ("\\377", "\\200"), st.sampled_from(["\\303"]), since=16),
+    Kind("char beyond ASCII", '"char"', ("\\377", "\\200"), st.sampled_from(["\\303"]), since=15),
     Kind(
         "name",
         "name",
