@@ -46,7 +46,8 @@ def peek(
     version: int = 1,
     **options: str,
 ) -> list[Frame]:
-    """All that the slot would send now; it stays where it is."""
+    """All that the slot would send now; it stays where it is. Waits until it is free."""
+    free(conn, slot)
     given = {
         "proto_version": str(version),
         "publication_names": f'"{publication}"',

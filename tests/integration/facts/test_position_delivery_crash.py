@@ -60,6 +60,8 @@ from tests.support.waiting import until
 
 Connection = psycopg.Connection[Any]
 
+pytestmark = pytest.mark.timeout(300)
+
 TODOS = "create table todos (id int primary key, title text)"
 
 
@@ -233,7 +235,7 @@ def test_nothing_is_acknowledged_before_the_destination_has_committed_it(
     """A keepalive's position may lie past rows that were received and are not stored."""
     at, name = raw
     monkeypatch.setattr(sink, "IDLE_INTERVAL", 0.1)
-    quick(at, "2s")  # so that the worker gives feedback every half second
+    quick(at, "4s")  # so that the worker gives feedback every second
     at.source.execute("insert into todos values (1, '')")
     at.source.execute("insert into untracked select generate_series(1, 100)")
     written = number(at.source, "pg_current_wal_flush_lsn()")
@@ -249,7 +251,7 @@ def test_nothing_is_acknowledged_before_the_destination_has_committed_it(
             until(lambda: waits_for_lock(at), 60, "the worker waits for the lock")
             at.source.execute("insert into untracked select generate_series(1, 100)")
             pid = holder(at)
-            replies(at, pid, 4)
+            replies(at, pid, 3)
             assert confirmed(at.source, at.settings.slot) < end
             assert (acknowledged(at.source, pid) or 0) < end
         written = number(at.source, "pg_current_wal_flush_lsn()")
@@ -265,21 +267,28 @@ def test_the_slot_goes_back_when_the_source_crashes(
     postgres_bin: Path | None, destination_url: str, opened: Open
 ) -> None:
     with Server(settings=SETTINGS, bin=postgres_bin) as own:
-        at = opened(table_in(own, destination_url))
-        for number_ in range(4):
-            at.source.execute("insert into app.todos values (%s)", [number_])
-            at.catch_up()
-            free(at.source, at.settings.slot)
-        before, stored = confirmed(at.source, at.settings.slot), position(at.settings)
-        own.restart("immediate")
-        at = opened(at.settings)
-        assert confirmed(at.source, at.settings.slot) < before
-        again = commits(peek(at.source, at.settings.slot))
-        assert again
-        assert again[0][1] <= stored
+        settings = table_in(own, destination_url)
+        stored: list[str | None] = []
 
-        at.source.execute("insert into app.todos values (4)")
-        assert [row["primary_key"] for row in at.changes()] == ["0", "1", "2", "3", "4"]
+        def goes_back() -> bool:
+            """Not always: now and then a slot is saved."""
+            at = opened(settings)
+            stored.append(str(len(stored)))
+            at.source.execute("insert into app.todos values (%s)", [stored[-1]])
+            at.catch_up()
+            free(at.source, settings.slot)
+            before = confirmed(at.source, settings.slot)
+            own.restart("immediate")
+            return confirmed(opened(settings).source, settings.slot) < before
+
+        until(goes_back, 200, "the slot goes back")
+        at = opened(settings)
+        again = commits(peek(at.source, settings.slot))
+        assert again
+        assert again[0][1] <= position(settings)
+
+        at.source.execute("insert into app.todos values (1000)")
+        assert [row["primary_key"] for row in at.changes()] == [*stored, "1000"]
         assert gaps(at) == []
 
 
@@ -359,7 +368,7 @@ def test_a_destination_that_commits_lazily_loses_what_it_confirmed(
 def test_wal_sender_timeout_cuts_who_does_not_answer(raw: tuple[Tracked, str]) -> None:
     """A reply is wanted near half of it; one who does not even read is cut as well."""
     at, name = raw
-    quick(at, "1s")
+    quick(at, "3s")
     many = "insert into todos select g, repeat('x', 1000) from generate_series(1, 20000) g"
     at.source.execute(many.encode())
     with Replication(at.settings.source_url, name):
@@ -377,8 +386,8 @@ def test_wal_sender_timeout_cuts_who_does_not_answer(raw: tuple[Tracked, str]) -
     ):
         until(lambda: waits_for_lock(at), 60, "the worker waits for the lock")
         pid, before = holder(at), confirmed(at.source, at.settings.slot)
-        replies(at, pid, 3, apart=3.0)
-        assert holder(at) == pid, "three times as long as the timeout"
+        replies(at, pid, 3, apart=7.0)
+        assert holder(at) == pid, "more than twice as long as the timeout"
         assert confirmed(at.source, at.settings.slot) == before
         assert running.error is None
         at.destination.execute("select 1")

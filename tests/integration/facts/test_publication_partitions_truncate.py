@@ -11,7 +11,9 @@ from psycopg import sql
 from bemi.capture.setup import InitResult, init
 from bemi.capture.tables import survey
 from bemi.config import Settings
-from bemi.errors import GapError, SetupError
+from bemi.errors import GapError, SetupError, UnknownStateError
+from bemi.history.state import state
+from bemi.lsn import Lsn
 from tests.integration.conftest import Track
 from tests.integration.facts.stream import Frame, Replication, free, kinds, number, peek
 from tests.support.tracked import Tracked
@@ -81,6 +83,13 @@ def keys(at: Tracked) -> list[str | None]:
     return [row["primary_key"] for row in rows]
 
 
+def state_at(at: Tracked, table: str, position: int) -> set[str | None]:
+    """The keys that the table had at a position, going by the history."""
+    with psycopg.connect(at.settings.destination_url) as conn:
+        rows = state(conn, "bemi", at.settings.source, f"public.{table}", Lsn(position))
+        return {row.key for row in rows}
+
+
 # --- publications ----------------------------------------------------------------------------
 
 
@@ -107,12 +116,16 @@ def test_adding_and_dropping_a_table_takes_effect_by_position(tracked: Track) ->
     assert keys(at) == ["1", "4", "5", "6"]
     # The coverage claims nothing that was lost, and not the half transaction either.
     stretches = at.query("select from_position, to_position from bemi.coverage")
+    commits = dict(inserted(peek(conn, all_of_it, publication="everything")))
     covered = {
         key
-        for key, commit in inserted(peek(conn, all_of_it, publication="everything"))
+        for key, commit in commits.items()
         if any(each["from_position"] <= commit < each["to_position"] for each in stretches)
     }
     assert {"6"} <= covered <= {"1", "5", "6"}
+    for lost in ("2", "3"):
+        with pytest.raises(UnknownStateError):
+            state_at(at, "todos", commits[lost])
 
 
 def test_a_slot_does_not_get_past_a_time_without_its_publication(tracked: Track) -> None:
@@ -153,6 +166,9 @@ def test_a_slot_does_not_get_past_a_time_without_its_publication(tracked: Track)
     assert last <= gap["to_position"]
     for each in at.query("select from_position, to_position from bemi.coverage"):
         assert each["to_position"] <= first or each["from_position"] >= last
+    for lost in (first, last):
+        with pytest.raises(UnknownStateError):
+            state_at(at, "todos", lost)
 
 
 def test_a_renamed_publication_is_as_good_as_dropped(tracked: Track) -> None:
@@ -280,12 +296,10 @@ def test_partitions_come_by_their_own_names_or_lose_their_truncate(tracked: Trac
         ("events", "CREATE", "11"),
         ("events", "TRUNCATE", None),
     ]
-    # Not the whole table is empty: which leaf it was must be known.
-    partitions = at.query(
-        "select h.partition from bemi.row_changes r join bemi.schema_history h "
-        "on h.relation = r.relation where r.operation = 'TRUNCATE'"
-    )
-    assert {row["partition"] for row in partitions} == {"public.events_low"}
+    # Not the whole table is empty then.
+    place = rows[-1]["commit_position"]
+    assert state_at(at, "events", place) == {"11"}
+    assert state_at(at, "events_low", place) == set()
 
 
 # --- TRUNCATE and what is not logged ---------------------------------------------------------
@@ -295,10 +309,11 @@ def test_a_truncate_is_one_message_for_all_its_tables(tracked: Track) -> None:
     at = tracked(
         TODOS,
         "create table notes (id int primary key, todo int references todos)",
-        "insert into todos values (1, '')",
-        "insert into notes values (1, 1)",
     )
+    at.source.execute("insert into todos values (1, '')")
+    at.source.execute("insert into notes values (1, 1)")
     at.source.execute("truncate todos cascade")
+    at.source.execute("insert into todos values (2, '')")
     with at.source.transaction(force_rollback=True):
         at.source.execute("truncate notes")
     frames = [frame for frame in peek(at.source, at.settings.slot) if frame.kind == "T"]
@@ -306,10 +321,16 @@ def test_a_truncate_is_one_message_for_all_its_tables(tracked: Track) -> None:
 
     rows = at.changes()
     assert [(row["operation"], row["table"], row["ordinal"]) for row in rows] == [
+        ("CREATE", "todos", 1),
+        ("CREATE", "notes", 1),
         ("TRUNCATE", "todos", 1),
         ("TRUNCATE", "notes", 2),
+        ("CREATE", "todos", 1),
     ]
-    assert all((row["before"], row["after"]) == ({}, {}) for row in rows)
+    assert all((row["before"], row["after"]) == ({}, {}) for row in rows[2:4])
+    places = [row["commit_position"] for row in rows]
+    assert [state_at(at, "todos", place) for place in places] == [{"1"}, {"1"}, set(), set(), {"2"}]
+    assert [state_at(at, "notes", place) for place in places[1:3]] == [{"1"}, set()]
 
 
 def test_some_things_leave_nothing_in_the_log(tracked: Track) -> None:
