@@ -234,6 +234,13 @@ def test_ddl_that_the_worker_sees_late_is_no_missing_change(tracked: Track, full
             "alter table app.t drop constraint t_pkey, add primary key (a)",
             "update app.t set b = 'x'",
         ),
+        # The same, of a column that never was null.
+        (
+            "insert into app.t (id, a, d) values (1, 1, 1), (2, 1, 1)",
+            "update app.t set d = id",
+            "alter table app.t drop constraint t_pkey, add primary key (d)",
+            "update app.t set b = 'x'",
+        ),
         # Another column of the same name.
         (
             "insert into app.t values (1, 1), (2, 1)",
@@ -245,6 +252,7 @@ def test_ddl_that_the_worker_sees_late_is_no_missing_change(tracked: Track, full
 def test_what_was_altered_before_the_worker_came_proves_nothing(
     one: Tracked, statements: tuple[str, ...]
 ) -> None:
+    run(one, "alter table app.t add d int not null default 0")
     for statement in statements:
         one.source.execute(statement.encode())
     one.catch_up()

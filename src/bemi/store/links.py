@@ -9,7 +9,7 @@ a guess. Pure; `bemi.store.chain` reads what is judged here.
 import bisect
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -123,6 +123,15 @@ class Known(msgspec.Struct, frozen=True):
     """Of each table where recorded DDL rewrote its values, ascending."""
 
 
+class _Keyed(NamedTuple):
+    """A version, since when rows have had keys like its, and the epoch and position from which
+    that is certain: the catalog was read there, and may have known another key before."""
+
+    version: StoredVersion
+    since: Place
+    read: tuple[int, int]
+
+
 class Judge:
     """For one source."""
 
@@ -151,7 +160,7 @@ class Judge:
         found = self._segment(link.relation, place)
         if stretch is None or found is None or now.ambiguous:
             return None
-        version, segment = found
+        version, segment, read = found
         if any(f"undecodable:{name}" in now.flags for name in version.primary_key):
             return None
         emptied = self._emptied_before(link.relation, place)
@@ -161,8 +170,10 @@ class Judge:
         ):
             last = None
         if last is None:
-            return self._never(link, stretch, emptied, version, segment)
+            return self._never(link, stretch, emptied, found)
         if last.ambiguous or (link.epoch, last.position, last.ordinal) < segment:
+            return None
+        if (link.epoch, last.position) < read:
             return None
         if not self._same_keys(version, last, now):
             return None
@@ -191,8 +202,7 @@ class Judge:
         link: Link,
         stretch: Stretch,
         emptied: Place | None,
-        version: StoredVersion,
-        segment: Place,
+        keyed: _Keyed,
     ) -> Finding | None:
         """A change of a row that the history does not have, where it has all rows."""
         if link.problem == "living":
@@ -203,7 +213,10 @@ class Judge:
             base, begins = stretch.start, (stretch.epoch, stretch.start, 0)
         else:
             return None
-        if segment > begins or not self._plain_keys(version):
+        version, segment, read = keyed
+        if segment > begins or read > (stretch.epoch, link.now.position):
+            return None
+        if not self._plain_keys(version):
             return None
         if self._gap_between(link.relation, link.epoch, base, link.now.position):
             return None
@@ -250,15 +263,12 @@ class Judge:
                 return stretch
         return None
 
-    def _segment(self, relation: int, place: Place) -> tuple[StoredVersion, Place] | None:
-        """The version at a place, and since when rows have had the same keys; None: no keys."""
+    def _segment(self, relation: int, place: Place) -> _Keyed | None:
         segments = self._segments.get(relation)
         if not segments:
             return None
-        places = [start for start, _, _ in segments]
-        at = max(bisect.bisect(places, place) - 1, 0)
-        _, version, since = segments[at]
-        return None if since is None else (version, since)
+        places = [version.place for version, _ in segments]
+        return segments[max(bisect.bisect(places, place) - 1, 0)][1]
 
     def _emptied_before(self, relation: int, place: Place) -> Place | None:
         places = self._known.emptied.get(relation, [])
@@ -303,10 +313,10 @@ class Judge:
 
 def _segments(
     versions: Sequence[StoredVersion],
-) -> list[tuple[Place, StoredVersion, Place | None]]:
-    """Each version's place, and since when rows have had keys like its; None: they have none."""
-    found: list[tuple[Place, StoredVersion, Place | None]] = []
-    since: Place | None = None
+) -> list[tuple[StoredVersion, _Keyed | None]]:
+    """Each version, with how rows are followed by their keys in it; None: they can't be."""
+    found: list[tuple[StoredVersion, _Keyed | None]] = []
+    keyed: _Keyed | None = None
     last: object = None
     for version in versions:
         columns = {column.name: column for column in version.columns}
@@ -316,13 +326,16 @@ def _segments(
                 (columns[name].number, columns[name].type, columns[name].type_oid)
                 for name in version.primary_key
             ]
+        read = (version.place[0], version.read_position)
         if key is None:
-            since = None
-        elif key != last:
+            keyed = None
+        elif key != last or keyed is None:
             # What comes before a table's first change is its baseline.
-            since = version.place if found else (0, 0, 0)
+            keyed = _Keyed(version, version.place if found else (0, 0, 0), read)
+        else:
+            keyed = _Keyed(version, keyed.since, min(keyed.read, read))
         last = key
-        found.append((version.place, version, since))
+        found.append((version, keyed))
     return found
 
 
