@@ -10,7 +10,7 @@ add would change, at a moment when nobody holds a lock that such a change would 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
@@ -30,7 +30,7 @@ from bemi.lsn import Lsn
 from bemi.store import checkpoint, versions
 from bemi.store import coverage as intervals
 from bemi.store.coverage import Covered, Looked, Naming, OpenInterval
-from bemi.store.versions import version_of
+from bemi.store.versions import StoredVersion, version_of
 
 Connection = psycopg.Connection[Any]
 
@@ -130,6 +130,8 @@ class Memory(msgspec.Struct):
     verified: dict[int, Lsn] = {}
     """By interval. Written down only when something was captured, so that idle stays idle."""
     looked: Looked | None = None
+    rules: int = 0
+    """How many versions of the rules were gone through."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -201,6 +203,7 @@ def keep(
         if not held.publication and each.covered.relation not in held.altering
     ]
     with explained("destination"), destination.transaction():
+        _part_rules(destination, schema, source_id, epoch, going_on, memory)
         for interval in known.values():
             if interval.interval_id in ended:
                 at = max(
@@ -331,6 +334,54 @@ def begin_anew(
         return intervals.begin_anew(
             destination, schema, interval_id, at=position, cause="begun_anew"
         )
+
+
+def _part_rules(
+    destination: Connection,
+    schema: str,
+    source_id: int,
+    epoch: int,
+    going_on: Sequence[OpenInterval],
+    memory: Memory,
+) -> None:
+    """End intervals where the rules began to store the keys of their rows otherwise.
+
+    Nothing is missing, but a row is called by another key from there on. The interval goes on as
+    the next one, whose state is not known.
+    """
+    rules = intervals.read_rules(destination, schema, source_id, epoch)
+    if len(rules) <= max(memory.rules, 1):
+        return
+    memory.rules = len(rules)
+    tables = versions.read(destination, schema, source_id)
+    for interval in going_on:
+        table = tables.get(interval.covered.relation)
+        if not table:
+            continue
+        # What was in force when it began, or else the first that there was.
+        before = [each for each in rules if each.position <= interval.from_position] or rules[:1]
+        first = _key_as_stored(before[-1], table[-1])
+        for version in rules:
+            if (
+                version.position > interval.from_position
+                and _key_as_stored(version, table[-1]) != first
+            ):
+                intervals.begin_anew(
+                    destination,
+                    schema,
+                    interval.interval_id,
+                    at=version.position,
+                    cause="key_changed",
+                )
+                break
+
+
+def _key_as_stored(version: intervals.RulesVersion, table: StoredVersion) -> object:
+    """What the rules make of the columns of a table's key."""
+    columns = [column.name for column in table.columns]
+    key = [columns.index(name) for name in table.primary_key if name in columns]
+    rules = version.rules.for_table(table.schema, table.table, columns)
+    return [rules.treatment(at) for at in key], version.digest if rules.hash & set(key) else ""
 
 
 # --- how an interval begins ------------------------------------------------------------------
@@ -482,7 +533,7 @@ def _remember(
 # --- what a look sees ------------------------------------------------------------------------
 
 
-def _see(source: Connection, name: str, known: Mapping[int, object] | Any) -> _Seen:
+def _see(source: Connection, name: str, known: Iterable[int]) -> _Seen:
     found = publications.read(source, name)
     stamp = source.execute(_STAMP, [name]).fetchone()
     tables = {}

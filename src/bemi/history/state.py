@@ -3,9 +3,10 @@
 Of a table with a key, each row is what its last change left, after the last TRUNCATE; a change
 of the key ends the row under the old one. Of a table without a key the rows are a multiset: what
 came less what went. Both begin where the interval of coverage does in which the position lies.
+A partitioned table has the rows of the tables that were its partitions then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, LiteralString
 
 import msgspec
@@ -13,13 +14,14 @@ import psycopg
 from psycopg import sql
 
 from bemi.errors import UnknownStateError
+from bemi.history.shapes import Shapes
 from bemi.lsn import Lsn
 
 _FETCH: Final = 1000
 
 
 class StateRow(msgspec.Struct, frozen=True):
-    """A row: its key's text, if it has one, and its columns as JSON.
+    """A row: its key's text, if it has one, and its columns as JSON, called as they were then.
 
     `flags` are those of the change that left it so, and `stale:COLUMN` for each column that DDL
     may have rewritten since.
@@ -30,51 +32,67 @@ class StateRow(msgspec.Struct, frozen=True):
     flags: frozenset[str]
 
 
+class _Called(msgspec.Struct, frozen=True):
+    """What a relation was called from `seen` on; at `before` it was not yet."""
+
+    relation: int
+    seen: int
+    before: int | None
+    name: str | None
+    """None: it was dropped."""
+    partition: str | None
+
+    def is_called(self, table: str) -> bool:
+        return table in (self.name, self.partition)
+
+
 class _Part(msgspec.Struct, frozen=True):
     """The rows of one relation, and the stretch of its history that tells them."""
 
     relation: int
     name: str
+    tables: list[str]
+    """What it was called in its changes, without schemas."""
     keyed: bool
     epoch: int
     start: int
-    baseline: int | None
-    """Where its baseline ended; None when it was empty at first."""
+    known: int
+    """From here on all rows are known."""
+    shapes: Shapes
 
 
-_PARTS: Final[LiteralString] = """
-with wanted as (
-    select distinct i.relation
-    from {intervals} i join {sources} s using (source_id)
-    where s.name = %(source)s
-        and (i.schema || '.' || i."table" = %(table)s or i.partition = %(table)s)
+_CALLED: Final[LiteralString] = """
+select n.relation::bigint, n.from_position, n.after_position, n.schema || '.' || n."table",
+    n.partition
+from {names} n join {sources} s using (source_id)
+where s.name = %(source)s and n.epoch = %(epoch)s and n.relation in (
+    select m.relation from {names} m
+    where m.source_id = n.source_id and m.epoch = n.epoch
+        and (m.schema || '.' || m."table" = %(table)s or m.partition = %(table)s)
 )
-select w.relation::bigint, coalesce(i.partition, last.partition, %(table)s),
-    coalesce((
-        select cardinality(v.primary_key) > 0 from {versions} v
-        where v.relation = w.relation and v.epoch = i.epoch and v.from_position <= %(position)s
-        order by v.from_position desc, v.from_ordinal desc limit 1
-    ), true),
-    i.epoch, i.from_position, case when i.state_by = 'baseline' then i.state_position end,
-    i.state_position <= %(position)s, last.closed, last.to_position
-from wanted w
-left join lateral (
-    select * from {intervals} i
-    where i.relation = w.relation and i.from_position <= %(position)s
-        and (i.to_position is null or %(position)s < i.to_position)
-        and i.epoch = %(epoch)s
-    limit 1
-) i on true
-left join lateral (
-    select * from {intervals} l where l.relation = w.relation
-        and (l.epoch < %(epoch)s or l.epoch = %(epoch)s and l.to_position <= %(position)s)
-    order by l.epoch desc, l.to_position desc limit 1
-) last on true
+order by n.relation, n.from_position
+"""
+
+_STRETCH: Final[LiteralString] = """
+select i.from_position, i.state_position, i.opened
+from {intervals} i
+where i.source_id = %(source_id)s and i.relation = %(relation)s and i.epoch = %(epoch)s
+    and i.from_position <= %(position)s
+    and (i.to_position is null or %(position)s < i.to_position)
+order by i.from_position desc limit 1
+"""
+
+_LAST: Final[LiteralString] = """
+select i.to_position, i.closed
+from {intervals} i
+where i.source_id = %(source_id)s and i.relation = %(relation)s
+    and (i.epoch < %(epoch)s or i.epoch = %(epoch)s and i.to_position <= %(position)s)
+order by i.epoch desc, i.to_position desc limit 1
 """
 
 _IN_THE_WAY: Final[LiteralString] = """
 select g.cause, g.from_position, g.to_position from {gaps} g
-where g.epoch = %(epoch)s and g.columns is null
+where g.source_id = %(source_id)s and g.epoch = %(epoch)s and g.columns is null
     and g.relation = %(relation)s
     and g.from_position <= %(position)s and g.to_position > %(known)s
 order by g.from_position limit 1
@@ -82,26 +100,47 @@ order by g.from_position limit 1
 
 _STALE: Final[LiteralString] = """
 select unnest(g.columns), g.to_position from {gaps} g
-where g.epoch = %(epoch)s and g.relation = %(relation)s and g.columns is not null
-    and g.from_position <= %(position)s
+where g.source_id = %(source_id)s and g.epoch = %(epoch)s and g.relation = %(relation)s
+    and g.columns is not null and g.from_position <= %(position)s
 """
 
-_KEYED: Final[LiteralString] = """
+_TABLES: Final[LiteralString] = """
+select "table" from {names} where source_id = %(source_id)s and relation = %(relation)s
+    and "table" is not null
+union
+select "table" from {versions} where source_id = %(source_id)s and relation = %(relation)s
+union
+select "table" from {intervals} where source_id = %(source_id)s and relation = %(relation)s
+"""
+
+_KINDS: Final[LiteralString] = """
+select
+    exists (select from {changes} where {its} and primary_key is not null),
+    exists (select from {changes} where {its} and primary_key is null and operation <> 'TRUNCATE')
+"""
+
+_ITS: Final[LiteralString] = """
+    "table" = any(%(tables)s) and relation = %(relation)s and epoch = %(epoch)s
+    and commit_position between %(start)s and %(position)s
+"""
+
+_PRESENT: Final[LiteralString] = """
 with emptied as (
     select commit_position, ordinal from {changes}
-    where relation = %(relation)s and epoch = %(epoch)s and operation = 'TRUNCATE'
-        and commit_position between %(start)s and %(position)s
+    where {its} and operation = 'TRUNCATE'
     order by commit_position desc, ordinal desc limit 1
 ),
 present as (
     select * from {changes} r
-    where relation = %(relation)s and epoch = %(epoch)s and operation <> 'TRUNCATE'
-        and commit_position between %(start)s and %(position)s
+    where {its} and operation <> 'TRUNCATE'
         and not exists (select from emptied e
             where (r.commit_position, r.ordinal) <= (e.commit_position, e.ordinal))
-),
-last as (
-    select distinct on (key) key, image, flags, commit_position from (
+)
+"""
+
+_KEYED: Final[LiteralString] = """
+{present}, last as (
+    select distinct on (key) key, image, flags, commit_position, ordinal from (
         select primary_key as key, case when operation <> 'DELETE' then after end as image,
             flags, commit_position, ordinal, 1 as half from present
         union all
@@ -110,35 +149,23 @@ last as (
     ) each
     order by key, commit_position desc, ordinal desc, half desc
 )
-select key, image::text, flags, commit_position from last where image is not null
+select key, image::text, flags, commit_position, ordinal from last where image is not null
 """
 
 _KEYLESS: Final[LiteralString] = """
-with emptied as (
-    select commit_position, ordinal from {changes}
-    where relation = %(relation)s and epoch = %(epoch)s and operation = 'TRUNCATE'
-        and commit_position between %(start)s and %(position)s
-    order by commit_position desc, ordinal desc limit 1
-),
-present as (
-    select * from {changes} r
-    where relation = %(relation)s and epoch = %(epoch)s and operation <> 'TRUNCATE'
-        and commit_position between %(start)s and %(position)s
-        and (%(baseline)s::bigint is null or commit_position >= %(baseline)s)
-        and not exists (select from emptied e
-            where (r.commit_position, r.ordinal) <= (e.commit_position, e.ordinal))
-),
-moved as (
-    select after as image, 1 as n, commit_position from present where after is not null
+{present}, moved as (
+    select after as image, 1 as n, flags, commit_position, ordinal from present
+    where after is not null
     union all
-    select coalesce(before, after || changed), -1, null from present
+    select coalesce(before, after || changed), -1, null, null, null from present
     where operation in ('UPDATE', 'DELETE')
 )
-select null, image::text, null::text[], max(commit_position)
+select null, image::text, flags, commit_position, ordinal
 from (
-    select image, sum(n) as n, max(commit_position) as commit_position from moved group by image
+    select image::text as image, sum(n) as n, max(flags) as flags,
+        max(commit_position) as commit_position, max(ordinal) as ordinal
+    from moved group by 1
 ) left_over, generate_series(1, n)
-group by image, generate_series
 """
 
 
@@ -154,105 +181,194 @@ def state(
     """The rows of `table` (`schema.table`, a partition or the table above it) at `position`.
 
     That is, after all transactions that commit at or before it. `epoch`: by default the source's
-    present one. Raises `UnknownStateError` where the history can't tell the whole state.
+    present one. Raises `UnknownStateError` where the history can't tell the whole state, before
+    the first row.
     """
-    names = ("intervals", "sources", "row_changes", "gaps", "checkpoints", "table_versions")
-    tables = {name: sql.Identifier(schema, name) for name in names}
-    tables |= {"changes": tables["row_changes"], "versions": tables["table_versions"]}
-
-    def statement(text: LiteralString) -> sql.Composed:
-        return sql.SQL(text).format(**tables)
-
     with conn.transaction():
-        epoch = _require_captured(conn, tables, source, table, position, epoch)
-        given = {"source": source, "table": table, "position": int(position), "epoch": epoch}
-        found = conn.execute(statement(_PARTS), given).fetchall()
-        if not found:
+        asked = _Asked(conn, schema, source, table, position, epoch)
+        for part in [asked.part(called) for called in asked.called()]:
+            yield from asked.rows(part)
+
+
+class _Asked:
+    """One question."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        schema: str,
+        source: str,
+        table: str,
+        position: Lsn,
+        epoch: int | None,
+    ) -> None:
+        self._conn = conn
+        self._names = {
+            "names": sql.Identifier(schema, "relation_names"),
+            "sources": sql.Identifier(schema, "sources"),
+            "checkpoints": sql.Identifier(schema, "checkpoints"),
+            "intervals": sql.Identifier(schema, "intervals"),
+            "gaps": sql.Identifier(schema, "gaps"),
+            "versions": sql.Identifier(schema, "table_versions"),
+            "changes": sql.Identifier(schema, "row_changes"),
+        }
+        self._schema = schema
+        self._source = source
+        self._table = table
+        self._position = position
+        self._source_id, self._epoch = self._require_captured(epoch)
+
+    def _require_captured(self, epoch: int | None) -> tuple[int, int]:
+        """The source and the epoch of the position, which the checkpoint has to have passed."""
+        rows = self._ask(
+            "select k.source_id, k.epoch, k.position from {checkpoints} k "
+            "join {sources} s using (source_id) where s.name = %(source)s",
+            source=self._source,
+        )
+        if not rows:
+            raise UnknownStateError(f"there is no source {self._source} in the history")
+        ((source_id, present, end),) = rows
+        if epoch is not None and epoch != present:
+            return source_id, epoch
+        if self._position >= end:
             raise UnknownStateError(
-                f"{table} is not in the history of {source}",
+                f"{self._table} at {self._position} is not captured yet: the history of"
+                f" {self._source} ends at {Lsn(end)}",
+                fix="wait for the worker, or ask for an earlier position",
+            )
+        return source_id, present
+
+    def called(self) -> list[_Called]:
+        """The relations that bore the name then: a table, or the partitions of one."""
+        rows = [
+            _Called(*row)
+            for row in self._ask(_CALLED, source=self._source, epoch=self._epoch, table=self._table)
+        ]
+        if not rows:
+            raise UnknownStateError(
+                f"{self._table} is not in the history of {self._source}",
                 fix="`bemi status --coverage` lists the tables that are",
             )
-        for part in [_known_part(conn, statement, row, position) for row in found]:
-            yield from _rows(conn, statement, part, position)
+        of: dict[int, list[_Called]] = {}
+        for row in rows:
+            of.setdefault(row.relation, []).append(row)
+        found = [then for each in of.values() if (then := self._called_then(each)) is not None]
+        if not found:
+            raise UnknownStateError(
+                f"{self._table} at {self._position} is not known: it was not tracked then under"
+                " that name, or was dropped before (table_dropped)",
+                fix="`bemi status --coverage` shows from where to where it is",
+            )
+        return found
 
+    def _called_then(self, rows: Sequence[_Called]) -> _Called | None:
+        """The name that a relation bore then, if it is the one that is asked for."""
+        then = next((row for row in reversed(rows) if row.seen <= self._position), None)
+        is_called = then is not None and then.is_called(self._table)
+        following = next((row for row in rows if row.seen > self._position), None)
+        if (
+            following is not None
+            and following.before is not None
+            and following.before < self._position
+            and following.is_called(self._table) != is_called
+        ):
+            named = then if then is not None and then.name else following
+            raise UnknownStateError(
+                f"{self._table} at {self._position} is not known: between"
+                f" {Lsn(following.before)} and {Lsn(following.seen)},"
+                f" {named.partition or named.name} was made, renamed, attached, detached or"
+                " dropped (table_dropped)",
+                fix="ask for a position before or behind that",
+            )
+        return then if is_called else None
 
-def _require_captured(
-    conn: psycopg.Connection[Any],
-    tables: dict[str, sql.Identifier],
-    source: str,
-    table: str,
-    position: Lsn,
-    epoch: int | None,
-) -> int:
-    """The epoch of `position`, which the checkpoint has to have reached."""
-    row = conn.execute(
-        sql.SQL(
-            "select k.epoch, k.position from {checkpoints} k join {sources} s using (source_id) "
-            "where s.name = %s"
-        ).format(**tables),
-        [source],
-    ).fetchone()
-    if row is None:
-        raise UnknownStateError(f"there is no source {source} in the history")
-    if epoch is not None and epoch != row[0]:
-        return epoch
-    if position > row[1]:
-        raise UnknownStateError(
-            f"{table} at {position} is not captured yet: the history of {source} ends at"
-            f" {Lsn(row[1])}",
-            fix="wait for the worker, or ask for an earlier position",
+    def part(self, called: _Called) -> _Part:
+        """Raises `UnknownStateError` unless all of its rows are known."""
+        name = called.partition or called.name or self._table
+        given = {
+            "source_id": self._source_id,
+            "relation": called.relation,
+            "epoch": self._epoch,
+            "position": int(self._position),
+        }
+        stretch = self._ask(_STRETCH, **given)
+        if not stretch:
+            why = "it was not tracked then"
+            last = self._ask(_LAST, **given)
+            if last:
+                ((ended, closed),) = last
+                why = f"its coverage ended at {Lsn(ended)}: {closed}"
+            raise UnknownStateError(
+                f"{name} at {self._position} is not known: {why}",
+                fix="`bemi status --coverage` shows from where to where it is",
+            )
+        ((start, known, opened),) = stretch
+        if known is None or known > self._position:
+            raise UnknownStateError(
+                f"{name} at {self._position} is not known: its rows from before have no baseline"
+                f" by then ({opened})",
+                fix="`bemi snapshot` takes one",
+            )
+        gap = self._ask(_IN_THE_WAY, **given, known=known)
+        if gap:
+            ((cause, missing, until),) = gap
+            raise UnknownStateError(
+                f"{name} at {self._position} is not known: changes between {Lsn(missing)} and"
+                f" {Lsn(until)} are missing ({cause})",
+                fix="`bemi snapshot --again` takes a new baseline, behind which it is",
+            )
+        shapes = Shapes.read(
+            self._conn,
+            self._schema,
+            source_id=self._source_id,
+            epoch=self._epoch,
+            relation=called.relation,
+            position=int(self._position),
         )
-    return int(row[0])
+        changed = shapes.key_changed(start)
+        tables = [row[0] for row in self._ask(_TABLES, **given)]
+        its = given | {"tables": tables, "start": start}
+        ((keyed, keyless),) = self._ask(_KINDS, **its)
+        if changed is not None or (keyed and keyless):
+            where = "" if changed is None else f" at {Lsn(changed)}"
+            raise UnknownStateError(
+                f"{name} at {self._position} is not known: its key became another{where}"
+                " (key_changed)",
+                fix="`bemi snapshot` takes a new baseline, behind which it is",
+            )
+        return _Part(called.relation, name, tables, keyed, self._epoch, start, known, shapes)
 
+    def rows(self, part: _Part) -> Iterator[StateRow]:
+        given = {
+            "source_id": self._source_id,
+            "relation": part.relation,
+            "epoch": part.epoch,
+            "position": int(self._position),
+            "tables": part.tables,
+            # Without keys, what went before the state was known can't be told from what stayed.
+            "start": part.start if part.keyed else part.known,
+        }
+        stale = self._ask(_STALE, **given)
+        query = self._statement(_KEYED if part.keyed else _KEYLESS)
+        with self._conn.cursor(f"bemi_state_{part.relation}") as cursor:
+            cursor.itersize = _FETCH
+            cursor.execute(query, given)
+            for key, image, flags, commit_position, ordinal in cursor:
+                old = {f"stale:{column}" for column, to in stale if commit_position < to}
+                yield StateRow(
+                    key,
+                    *part.shapes.shaped(
+                        msgspec.Raw(image.encode()),
+                        frozenset(flags or ()),
+                        (commit_position, ordinal),
+                        old,
+                    ),
+                )
 
-def _known_part(
-    conn: psycopg.Connection[Any],
-    statement: Any,
-    row: tuple[Any, ...],
-    position: Lsn,
-) -> _Part:
-    relation, name, keyed, epoch, start, baseline, known, closed, ended = row
-    if epoch is None:
-        why = "it was not tracked then"
-        if closed is not None and ended is not None and ended <= position:
-            why = f"its coverage ended at {Lsn(ended)}: {closed}"
-        raise UnknownStateError(
-            f"{name} at {position} is not known: {why}",
-            fix="`bemi status --coverage` shows from where to where it is",
-        )
-    if not known:
-        raise UnknownStateError(
-            f"{name} at {position} is not known: its rows from before it was tracked have no"
-            " baseline by then",
-            fix="`bemi snapshot` takes one",
-        )
-    gap = conn.execute(
-        statement(_IN_THE_WAY),
-        {
-            "epoch": epoch,
-            "relation": relation,
-            "position": int(position),
-            "known": start if baseline is None else baseline,
-        },
-    ).fetchone()
-    if gap is not None:
-        raise UnknownStateError(
-            f"{name} at {position} is not known: changes between {Lsn(gap[1])} and"
-            f" {Lsn(gap[2])} are missing ({gap[0]})",
-            fix="`bemi snapshot --again` takes a new baseline, behind which it is",
-        )
-    return _Part(relation, name, keyed, epoch, start, baseline)
+    def _ask(self, text: LiteralString, **given: object) -> list[tuple[Any, ...]]:
+        return self._conn.execute(self._statement(text), given).fetchall()
 
-
-def _rows(
-    conn: psycopg.Connection[Any], statement: Any, part: _Part, position: Lsn
-) -> Iterator[StateRow]:
-    given = msgspec.structs.asdict(part) | {"position": int(position)}
-    stale = conn.execute(statement(_STALE), given).fetchall()
-    query = statement(_KEYED if part.keyed else _KEYLESS)
-    with conn.cursor(f"bemi_state_{part.relation}") as cursor:
-        cursor.itersize = _FETCH
-        cursor.execute(query, given)
-        for key, image, flags, commit_position in cursor:
-            old = {f"stale:{column}" for column, to in stale if commit_position < to}
-            yield StateRow(key, msgspec.Raw(image.encode()), frozenset(flags or ()) | old)
+    def _statement(self, text: LiteralString) -> sql.Composed:
+        its = sql.SQL(_ITS).format()
+        present = sql.SQL(_PRESENT).format(its=its, **self._names)
+        return sql.SQL(text).format(its=its, present=present, **self._names)

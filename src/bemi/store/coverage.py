@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from bemi.lsn import Lsn
+from bemi.rules import Rules
 
 
 class Naming(msgspec.Struct, frozen=True):
@@ -39,6 +40,14 @@ class Covered(msgspec.Struct, frozen=True):
     @property
     def naming(self) -> Naming:
         return Naming(self.schema, self.table, self.partition)
+
+
+class RulesVersion(msgspec.Struct, frozen=True):
+    """Rules, and from where on what was captured is stored under them."""
+
+    position: Lsn
+    digest: str
+    rules: Rules
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -195,12 +204,14 @@ def begin_anew(
         sql.SQL(
             "with ended as (update {intervals} set to_position = %(at)s, closed = %(cause)s, "
             "verified_position = greatest(verified_position, %(at)s), closed_at = now() "
-            "where interval_id = %(id)s and to_position is null and from_position <= %(at)s "
+            "where interval_id = %(id)s and to_position is null and from_position < %(at)s "
             "returning *) "
             "insert into {intervals} (source_id, epoch, relation, membership, schema, "
-            '"table", partition, from_position, verified_position, opened) '
-            'select source_id, epoch, relation, membership, schema, "table", partition, '
-            "%(at)s, verified_position, %(cause)s from ended returning interval_id"
+            '"table", partition, from_position, verified_position, state_position, state_by, '
+            'opened) select source_id, epoch, relation, membership, schema, "table", partition, '
+            "%(at)s, verified_position, case when state_position >= %(at)s then state_position "
+            "end, case when state_position >= %(at)s then state_by end, %(cause)s from ended "
+            "returning interval_id"
         ).format(intervals=sql.Identifier(schema, "intervals")),
         {"at": int(at), "cause": cause, "id": interval_id},
     ).fetchone()
@@ -347,6 +358,23 @@ def write_looked(
         ).format(sql.Identifier(schema, "sources")),
         [looked.epoch, int(looked.position), looked.stamp, source_id],
     )
+
+
+def read_rules(
+    conn: psycopg.Connection[Any], schema: str, source_id: int, epoch: int
+) -> list[RulesVersion]:
+    """The versions of the rules by their beginnings; those of earlier epochs at 0."""
+    rows = conn.execute(
+        sql.SQL(
+            "select case when epoch < %s then 0 else from_position end, digest, rules "
+            "from {} where source_id = %s and epoch <= %s order by rules_id"
+        ).format(sql.Identifier(schema, "rules")),
+        [epoch, source_id, epoch],
+    )
+    return [
+        RulesVersion(Lsn(position), digest, msgspec.convert(rules, Rules))
+        for position, digest, rules in rows
+    ]
 
 
 def forget_stamp(conn: psycopg.Connection[Any], schema: str, source: str) -> None:
