@@ -281,7 +281,14 @@ def _from_flags(overrides: Mapping[str, object] | None) -> _Read:
 def _from_environment(environ: Mapping[str, str]) -> _Read:
     read: dict[str, Given] = {}
     names = variables()
+    in_file = {variable(key): key for key in KEYS if key not in names.values()}
     for name, text in environ.items():
+        if name in in_file and text:
+            key = in_file[name]
+            raise ConfigError(
+                f"{name} in the environment is not a setting",
+                fix=f"write a table [{key}] into {FILE}",
+            )
         if name in names and text:
             value: object = text
             if get_origin(_TYPES[names[name]]) is tuple:

@@ -145,7 +145,9 @@ class Member:
         self._told_end = ended
         self._stop = threading.Event()
         self._changed = threading.Event()
-        self._worker = Worker(settings, stop=self._stop, accept_gap=accept_gap, clock=clock)
+        self._worker = Worker(
+            settings, stop=self._stop, accept_gap=accept_gap, clock=clock, well=self._is_well
+        )
         name = f"bemi-{settings.source}"
         # A daemon, so that a second signal ends the process at once.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -180,7 +182,6 @@ class Member:
             except Exception as error:  # noqa: BLE001 - of whatever kind, it is this source's alone
                 self.failure = error
             else:
-                self.failure = None
                 return
             if self._alone():
                 return
@@ -193,6 +194,9 @@ class Member:
             if self._until_caught_up:
                 return
             self._wait(removed=removed)
+
+    def _is_well(self) -> None:
+        self.failure = None
 
     @property
     def _extra(self) -> dict[str, object]:

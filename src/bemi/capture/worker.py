@@ -82,7 +82,9 @@ class Worker:
         stop: threading.Event,
         accept_gap: bool,
         clock: Callable[[], float],
+        well: Callable[[], None] = lambda: None,
     ) -> None:
+        """`well` is called when the source is captured, or paused as was decided."""
         self._settings = settings
         self._next = settings
         self._stop = stop
@@ -90,6 +92,7 @@ class Worker:
         """The session that there is shall end, and another one begin."""
         self._accept_gap = accept_gap
         self._clock = clock
+        self._well = well
         self._target: Lsn | None = None
         self._has_run = False
         self._said: tuple[str, float] = ("", 0.0)
@@ -156,6 +159,7 @@ class Worker:
         ):
             source, sink = session.source, session.sink
             self._has_run = True
+            self._well()
             self._accept_gap = False  # the one that was there; a later one is another question
             self._said = ("", 0.0)
             log.info("capturing", extra={"source": settings.source, "position": str(sink.stored)})
@@ -191,6 +195,7 @@ class Worker:
                         f"the source {settings.source} is paused, so its history does not go on",
                         fix=f"run `bemi source resume {settings.source}`",
                     )
+                self._well()
                 if said is None or time.monotonic() - said > _SAY_PAUSED_AGAIN:
                     said = time.monotonic()
                     extra = {"source": settings.source, "kept": self._kept_wal()}

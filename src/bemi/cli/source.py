@@ -20,6 +20,7 @@ from bemi.times import spell
 if TYPE_CHECKING:
     import psycopg
 
+    from bemi.capture.progress import Report
     from bemi.capture.slot import Slot
     from bemi.store.sources import StoredSource
 
@@ -255,6 +256,7 @@ def remove(
 
     from bemi.capture import teardown
     from bemi.cli import output
+    from bemi.cli.teardown import show
     from bemi.store import sources
 
     def report(line: str) -> None:
@@ -278,20 +280,8 @@ def remove(
             fix=f"{f'{error.fix}; then run' if error.fix else 'run'} `bemi source remove {name}`"
             " again",
         ) from error
-    if json:
-        output.print_json(
-            {"changed": result.changed, "set_back": result.set_back, "notes": result.notes}
-        )
-        return 0
-    if not result.changed:
-        print("nothing of Bemi is left on the source")
-    for note in result.notes:
-        print(f"note: {output.printable(note)}")
-    if result.set_back:
-        print("`bemi init --full` changed these tables; to set them back:")
-        for statement in result.set_back:
-            print(f"  {output.printable(statement)}")
-    if result.history_kept:
+    show(result, json=json)
+    if not json and result.history_kept:
         print("its history stays; take the source out of the file, too")
     return 0
 
@@ -381,7 +371,7 @@ def _price(slot: "Slot | None") -> str:
     return f"{kept}, and is lost after {output.size(slot.safe_wal_size)} more"
 
 
-def _wait_until_left(settings: Settings, report: Any) -> None:
+def _wait_until_left(settings: Settings, report: "Report") -> None:
     """Until the worker has let the slot go, as it does by itself; others make `teardown` fail."""
     from bemi.capture import slot
     from bemi.connections import connect

@@ -1,12 +1,15 @@
 """`bemi teardown`: removes Bemi from the source, and the history only when asked."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from bemi.cli.options import SettingsFlags
 from bemi.config import Settings
+
+if TYPE_CHECKING:
+    from bemi.capture.teardown import TeardownResult
 
 Switch = Annotated[bool, Parameter(negative=())]
 
@@ -47,11 +50,21 @@ def command(
             output.printable(line), file=sys.stderr if json else sys.stdout, flush=True
         ),
     )
+    show(result, json=json)
+    if not json and result.history_kept:
+        print(f'the history stays readable in schema "{output.printable(settings.schema)}"')
+    return 0
+
+
+def show(result: "TeardownResult", *, json: bool) -> None:
+    """What was done; all but that was told already."""
+    from bemi.cli import output
+
     if json:
         output.print_json(
             {"changed": result.changed, "set_back": result.set_back, "notes": result.notes}
         )
-        return 0
+        return
     if not result.changed:
         print("there was nothing to remove")
     for note in result.notes:
@@ -60,9 +73,6 @@ def command(
         print("`bemi init --full` changed these tables; to set them back:")
         for statement in result.set_back:
             print(f"  {output.printable(statement)}")
-    if result.history_kept:
-        print(f'the history stays readable in schema "{output.printable(settings.schema)}"')
-    return 0
 
 
 def _confirmed(settings: Settings, history: bool) -> bool:
