@@ -21,6 +21,7 @@ from bemi.connections import connect
 from bemi.errors import PassingError, TableError
 from bemi.store import baselines, sources
 from bemi.store import checkpoint as checkpoints
+from bemi.store import coverage as intervals
 from bemi.store.baselines import Interval, IntervalEndedError
 
 log = logging.getLogger("bemi.baseline")
@@ -181,8 +182,17 @@ class _Logged:
         log.warning("baseline not taken", extra=extra)
 
 
-def begin_coverage(settings: Settings, report: Callable[[str], None]) -> tuple[str, ...]:
-    """Begin the coverage of published tables, as a worker does; those that can't be yet."""
+def begin_coverage(
+    settings: Settings,
+    report: Callable[[str], None],
+    *,
+    chosen: Callable[[Interval], bool] = lambda _: False,
+) -> tuple[str, ...]:
+    """Begin the coverage of published tables, as a worker does; those that can't be yet.
+
+    Of the `chosen` ones, begin anew with those of which changes are missing since their state was
+    known: the next baseline then tells what became of their rows.
+    """
     with (
         connect(settings.source_url, what="source") as source,
         connect(settings.destination_url, what="destination") as destination,
@@ -201,4 +211,14 @@ def begin_coverage(settings: Settings, report: Callable[[str], None]) -> tuple[s
             verify=False,
             report=report,
         )
+        outdated = intervals.outdated(destination, settings.schema, held.source_id)
+        for interval in baselines.intervals(destination, settings.schema, held.source_id):
+            if interval.interval_id in outdated and chosen(interval):
+                coverage.begin_anew(
+                    source,
+                    destination,
+                    schema=settings.schema,
+                    interval_id=interval.interval_id,
+                    relation=interval.relation,
+                )
     return kept.waiting

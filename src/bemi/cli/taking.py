@@ -60,7 +60,7 @@ def take(
         )
         if before is not None:
             before(settings, alongside.look, stop)
-        waiting = () if stop.is_set() else begin_coverage(settings, reports.waiting)
+        waiting = () if stop.is_set() else begin_coverage(settings, reports.waiting, chosen=chosen)
         with contextlib.suppress(StoppedError):
             snapshot.run()
     busy = [

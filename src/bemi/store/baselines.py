@@ -90,13 +90,19 @@ class Touched(msgspec.Struct, frozen=True):
 _INTERVAL: Final = sql.SQL(
     'i.interval_id, i.epoch, i.relation::bigint, i.schema, i."table", i.partition, '
     "i.from_position, i.state_position, "
-    "exists (select from {intervals} e where e.source_id = i.source_id "
-    "and e.relation = i.relation and e.interval_id <> i.interval_id), "
+    # By another key, or one that is stored otherwise, nothing of before is found again.
+    "i.opened <> 'key_changed' and exists (select from {intervals} e "
+    "where e.source_id = i.source_id and e.relation = i.relation "
+    "and e.interval_id <> i.interval_id), "
     "exists (select from {intervals} e where e.source_id = i.source_id "
     "and e.relation = i.relation and e.state_position <= e.to_position), "
     "exists (select from {baselines} b where b.interval_id = i.interval_id "
     "and b.finished_at is not null)"
 )
+
+_LACKS: Final = sql.SQL("array_to_string(r.flags, chr(10)) ~ '(^|\\n)unchanged:'")
+
+_BATCH: Final = 1000
 
 _BASELINE: Final = sql.SQL(
     "b.baseline_id, b.shape, b.last_key, b.last_position, b.chunks, b.rows, b.created, "
@@ -345,18 +351,47 @@ def fail(conn: psycopg.Connection[Any], schema: str, baseline_id: int, reason: s
 def lacking(
     conn: psycopg.Connection[Any], schema: str, interval: Interval, names: Sequence[str]
 ) -> list[str]:
-    """Keys of rows of which some change in an interval lacks a value that it did not alter."""
-    rows = conn.execute(
+    """Keys of rows of which the interval nowhere tells a value that their changes did not alter."""
+    parameters = {
+        "names": list(names),
+        "relation": interval.relation,
+        "epoch": interval.epoch,
+        "from": interval.from_position,
+    }
+    found = conn.execute(
         sql.SQL(
             "select distinct r.primary_key from {row_changes} r "
-            'where r."table" = any(%s) and r.relation = %s and r.epoch = %s '
-            "and r.commit_position >= %s and r.operation = 'UPDATE' "
-            "and r.primary_key is not null and array_to_string(r.flags, chr(10)) ~ "
-            "'(^|\\n)unchanged:'"
-        ).format(**_tables(schema)),
-        [list(names), interval.relation, interval.epoch, interval.from_position],
-    )
-    return [row[0] for row in rows]
+            'where r."table" = any(%(names)s) and r.relation = %(relation)s '
+            "and r.epoch = %(epoch)s and r.commit_position >= %(from)s "
+            "and r.operation = 'UPDATE' and r.primary_key is not null and {lacks}"
+        ).format(lacks=_LACKS, **_tables(schema)),
+        parameters,
+    ).fetchall()
+    keys = [row[0] for row in found]
+    still: list[str] = []
+    for at in range(0, len(keys), _BATCH):
+        batch = keys[at : at + _BATCH]
+        events = conn.execute(
+            sql.SQL(
+                "select r.primary_key, r.previous_key, r.operation, coalesce({lacks}, false) "
+                'from {row_changes} r where r."table" = any(%(names)s) '
+                "and r.relation = %(relation)s and r.epoch = %(epoch)s "
+                "and r.commit_position >= %(from)s "
+                "and (r.primary_key = any(%(keys)s) or r.previous_key = any(%(keys)s)) "
+                "order by r.commit_position, r.ordinal"
+            ).format(lacks=_LACKS, **_tables(schema)),
+            {**parameters, "keys": batch},
+        )
+        whole = dict.fromkeys(batch, True)
+        for key, previous, operation, lacks in events:
+            if previous in whole:
+                whole[previous] = True  # nobody has this key now
+            if key in whole:
+                # A row that keeps its key keeps what is known of it.
+                stays = operation == "UPDATE" and previous is None
+                whole[key] = not lacks or (stays and whole[key])
+        still += [key for key in batch if not whole[key]]
+    return still
 
 
 def names(conn: psycopg.Connection[Any], schema: str, source_id: int, relation: int) -> list[str]:
