@@ -107,7 +107,7 @@ def test_every_change_that_a_chain_can_show_is_found(worked: Tracked) -> None:
         if row["operation"] == "TRUNCATE":
             emptied.setdefault(row["relation"], []).append(at)
     told: dict[tuple[str, bool], int] = {}
-    for at in chance.sample(range(len(rows)), 80):
+    for at in chance.sample(range(len(rows)), 50):
         row = rows[at]
         expected = _shown(row, at, rows, later, emptied)
         with psycopg.connect(worked.settings.destination_url, autocommit=True) as conn:

@@ -21,8 +21,8 @@ from bemi.store.links import Event, Finding, Judge, Known, KnownGap, Link, Stret
 
 CAUSE: Final = "chain"
 
-CHUNK: Final = 200_000
-"""Changes of one step: few enough to be sorted in memory, or nearly."""
+CHUNK: Final = 50_000
+"""Changes of one step: few enough to be sorted in memory, if they are not too wide."""
 
 _FETCH: Final = 2000
 _BASELINE: Final = 1 << 31  # in the ids of a baseline's contexts
@@ -562,7 +562,9 @@ marked as (
         bool_or(
             kind in ('created', 'arrived')
             and last_kind in ('created', 'arrived', 'updated', 'stated')
-        ) over t and bool_or(kind in ('deleted', 'left')) over t as ambiguous
+        ) over t and bool_or(kind in ('deleted', 'left')) over t as ambiguous,
+        -- Not all of a row may be known of it.
+        coalesce(before, after || changed) <> last_after as differs
     from linked
     window t as (partition by relation, epoch, key, commit_position)
 ),
@@ -582,8 +584,7 @@ judged as (
             when kind in ('updated', 'deleted', 'left') then case
                 when last_kind is null then 'never'
                 when last_kind in ('deleted', 'left', 'ended') then 'dead'
-                -- Not all of a row may be known of it.
-                when coalesce(before, after || changed) <> last_after then 'differs'
+                when differs then 'differs'
             end
         end as problem
     from known x
