@@ -240,7 +240,7 @@ class BaselineTaker:
             return baseline, 0
         for number in range(_ROUNDS):
             self._stop.wait(_ROUND_PAUSE * (2**number - 1))
-            lacking = self._ledger.lacking(subject, _BATCH)
+            lacking = self._ledger.lacking(subject)
             places = [place for key in lacking if (place := self._place(subject, key))]
             if not places:
                 return baseline, len(lacking)
@@ -257,7 +257,7 @@ class BaselineTaker:
                     last_key=baseline.last_key,
                     rows=0,
                 )
-        return baseline, len(self._ledger.lacking(subject, _BATCH))
+        return baseline, len(self._ledger.lacking(subject))
 
     def _place(self, subject: Subject, key: str) -> tuple[bytes, ...] | None:
         """What a stored key says of the columns by which rows are read, if it does."""

@@ -185,17 +185,10 @@ class Ledger:
             return None
         return subject.completer.row_of(image, subject.stored)
 
-    def lacking(self, subject: Subject, batch: int) -> list[str]:
-        """Keys of rows whose last image lacks a value that its change did not alter."""
+    def lacking(self, subject: Subject) -> list[str]:
+        """Keys of rows with a value that nothing tells; see `baselines.lacking`."""
         with explained("destination"):
-            keys = baselines.lacking(self._conn, self._schema, subject.interval, subject.names)
-        return [
-            key
-            for at in range(0, len(keys), batch)
-            for key, image in self.last_images(subject, keys[at : at + batch]).items()
-            if image.after is not None
-            and any(flag.startswith("unchanged:") for flag in image.flags)
-        ]
+            return baselines.lacking(self._conn, self._schema, subject.interval, subject.names)
 
     def keys_before(self, subject: Subject, batch: int) -> Iterator[list[str]]:
         """The keys of all rows that the history knew from before the interval."""

@@ -220,7 +220,8 @@ class Worker:
             explained("source"),
             conn.transaction(),
         ):
-            conn.execute("set local synchronous_commit to on")
+            # Flushed here, so that it is sent; a standby that is away must not hold it up.
+            conn.execute("set local synchronous_commit to local")
             row = conn.execute(
                 "select pg_logical_emit_message(true, %s, '')::text", [MARK_PREFIX]
             ).fetchone()

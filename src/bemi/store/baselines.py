@@ -352,17 +352,30 @@ def lacking(
     conn: psycopg.Connection[Any], schema: str, interval: Interval, names: Sequence[str]
 ) -> list[str]:
     """Keys of rows of which the interval nowhere tells a value that their changes did not alter."""
-    parameters = {
+    parameters: dict[str, object] = {
         "names": list(names),
         "relation": interval.relation,
         "epoch": interval.epoch,
         "from": interval.from_position,
+        "nth": 0,
     }
+    emptied = conn.execute(
+        sql.SQL(
+            'select r.commit_position, r.ordinal from {row_changes} r where r."table" = any('
+            "%(names)s) and r.relation = %(relation)s and r.epoch = %(epoch)s "
+            "and r.commit_position >= %(from)s and r.operation = 'TRUNCATE' "
+            "order by 1 desc, 2 desc limit 1"
+        ).format(**_tables(schema)),
+        parameters,
+    ).fetchone()
+    if emptied is not None:
+        parameters["from"], parameters["nth"] = emptied
     found = conn.execute(
         sql.SQL(
             "select distinct r.primary_key from {row_changes} r "
             'where r."table" = any(%(names)s) and r.relation = %(relation)s '
             "and r.epoch = %(epoch)s and r.commit_position >= %(from)s "
+            "and (r.commit_position, r.ordinal) > (%(from)s, %(nth)s) "
             "and r.operation = 'UPDATE' and r.primary_key is not null and {lacks}"
         ).format(lacks=_LACKS, **_tables(schema)),
         parameters,
@@ -376,7 +389,7 @@ def lacking(
                 "select r.primary_key, r.previous_key, r.operation, coalesce({lacks}, false) "
                 'from {row_changes} r where r."table" = any(%(names)s) '
                 "and r.relation = %(relation)s and r.epoch = %(epoch)s "
-                "and r.commit_position >= %(from)s "
+                "and (r.commit_position, r.ordinal) > (%(from)s, %(nth)s) "
                 "and (r.primary_key = any(%(keys)s) or r.previous_key = any(%(keys)s)) "
                 "order by r.commit_position, r.ordinal"
             ).format(lacks=_LACKS, **_tables(schema)),
