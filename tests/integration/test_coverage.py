@@ -5,14 +5,18 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from bemi.capture import coverage, worker
 from bemi.capture.coverage import Kept
-from bemi.errors import GapError, UnknownStateError
+from bemi.capture.setup import init
+from bemi.capture.snapshot import begin_coverage
+from bemi.embedded import Server
+from bemi.errors import GapError, PassingError, UnknownStateError
 from bemi.history.state import state
 from bemi.lsn import Lsn
 from bemi.rules import Rules, Skip
@@ -22,6 +26,10 @@ from tests.support.tracked import Row, Tracked
 from tests.support.tracking import track
 
 TABLE = "create table t (id int primary key, v text)"
+
+
+class MakeRole(Protocol):
+    def __call__(self, name: str, attributes: str = "") -> str: ...
 
 
 class Covered(Tracked):
@@ -84,6 +92,25 @@ def at(databases: tuple[str, str]) -> Iterator[Covered]:
     found = Covered(track(*databases, schemas=["public"]))
     yield found
     found.close()
+
+
+@pytest.fixture
+def make_role(server: Server) -> Iterator[MakeRole]:
+    """Makes roles, which are dropped after the test; what they own is in its databases."""
+    made: list[str] = []
+
+    def make(name: str, attributes: str = "") -> str:
+        with psycopg.connect(server.url(), autocommit=True) as conn:
+            conn.execute(
+                sql.SQL("create role {} ").format(sql.Identifier(name)) + sql.SQL(attributes)
+            )
+        made.append(name)
+        return name
+
+    yield make
+    with psycopg.connect(server.url(), autocommit=True) as conn:
+        for name in made:
+            conn.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 def test_a_table_that_was_empty_is_covered_from_there(at: Covered) -> None:
@@ -348,6 +375,7 @@ def test_a_renamed_table_goes_on_in_its_interval(at: Covered) -> None:
 
 
 def test_partitions_that_come_and_go(at: Covered) -> None:
+    """The table above has the rows of those that were its partitions then."""
     at.source.execute("create table p (id int, k int, primary key (id, k)) partition by list (k)")
     at.source.execute("create table p1 partition of p for values in (1)")
     at.source.execute("create table p2 (id int, k int, primary key (id, k))")
@@ -355,17 +383,353 @@ def test_partitions_that_come_and_go(at: Covered) -> None:
     assert at.keep().opened == ("public.p1", "public.p2")
     at.source.execute("insert into p2 values (1, 2)")
     at.source.execute("insert into p values (1, 1)")
-    alone = at.now("p")
+    moments = [at.now("p")]
+    at.keep()
     at.source.execute("alter table p attach partition p2 for values in (2)")
+    at.source.execute("insert into p values (8, 2)")
+    between = at.position()
+    at.source.execute("delete from p where id = 8")
     assert at.keep() == Kept()
     at.source.execute("insert into p values (2, 2)")
-    together = at.now("p")
+    moments.append(at.now("p"))
+    at.keep()
     at.source.execute("alter table p detach partition p1")
     at.keep()
     at.source.execute("insert into p1 values (9, 1)")
-    detached = at.now("p1")
+    moments.append(at.now("p"))
+    at.source.execute("update p2 set id = 7 where id = 2")
+    moments.append(at.now("p"))
+    detached, leaf = at.now("p1"), at.now("p2")
     at.catch_up()
+    for position, rows in moments:
+        assert at.state(position, "public.p") == rows
     assert at.state(detached[0], "public.p1") == detached[1]
+    assert at.state(leaf[0], "public.p2") == leaf[1]
+    at.refuses(between, "attached", "public.p")
     assert {row["partition"] for row in at.intervals("p2")} == {"public.p2"}
     assert {row["partition"] for row in at.intervals("p1")} == {None}
-    assert alone[1] + Counter(['{"id": 1, "k": 2}', '{"id": 2, "k": 2}']) == together[1]
+
+
+def test_a_partition_that_is_not_tracked_makes_the_table_above_unknown(at: Covered) -> None:
+    at.source.execute("create table p (id int, k int, primary key (id, k)) partition by list (k)")
+    at.source.execute("create table p1 partition of p for values in (1)")
+    at.source.execute("alter publication bemi add table p1")
+    at.keep()
+    at.source.execute("insert into p values (1, 1)")
+    known, rows = at.now("p")
+    at.keep()
+    at.source.execute("create table p2 partition of p for values in (2)")
+    at.source.execute("insert into p values (2, 2)")
+    at.keep()
+    lost, _ = at.now("p")
+    alone, leaf = at.now("p1")
+    at.keep()
+    at.source.execute("drop table p2")
+    at.keep()
+    again = at.now("p")
+    worker.run(
+        replace(at.settings, new_tables="warn"), stop=threading.Event(), until_caught_up=True
+    )
+    assert at.state(known, "public.p") == rows
+    at.refuses(lost, "p2 .*was not tracked", "public.p")
+    assert at.state(alone, "public.p1") == leaf
+    assert at.state(again[0], "public.p") == again[1]
+
+
+def test_a_partition_published_through_the_table_above(at: Covered) -> None:
+    at.source.execute("create table p (id int, k int, primary key (id, k)) partition by list (k)")
+    at.source.execute("create table p1 partition of p for values in (1)")
+    at.source.execute("alter publication bemi add table p")
+    assert at.keep().opened == ("public.p1",)
+    at.source.execute("insert into p values (1, 1)")
+    position, rows = at.now("p")
+    at.source.execute("create table p2 partition of p for values in (2)")
+    assert at.keep().opened == ("public.p2",)
+    at.source.execute("insert into p values (2, 2)")
+    later = at.now("p")
+    at.source.execute("select pg_logical_emit_message(true, 'x', 'x')")
+    at.keep()
+    at.source.execute("alter publication bemi drop table p")
+    assert {why for _, why in at.keep().closed} == {"untracked"}
+    at.catch_up()
+    at.refuses(position, "p2 was made", "public.p")
+    assert at.state(later[0], "public.p") == later[1]
+    assert at.state(position, "public.p1") == rows
+
+
+def test_a_table_attached_with_rows_has_them_once_it_has_a_baseline(at: Covered) -> None:
+    at.source.execute("create table p (id int, k int, primary key (id, k)) partition by list (k)")
+    at.source.execute("create table p1 partition of p for values in (1)")
+    at.source.execute("create table old (id int, k int, primary key (id, k))")
+    at.source.execute("insert into old values (1, 2), (2, 2)")
+    at.source.execute("alter publication bemi add table p1")
+    at.keep()
+    at.source.execute("alter table p attach partition old for values in (2)")
+    at.source.execute("alter publication bemi add table old")
+    at.keep()
+    unknown = at.position()
+    take(at.settings)
+    position, rows = at.now("p")
+    at.catch_up()
+    at.refuses(unknown, "public.old .*no baseline", "public.p")
+    assert at.state(position, "public.p") == rows
+
+
+# --- by what rows are told apart
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        "alter table t drop constraint t_pkey, add primary key (v)",
+        "alter table t drop constraint t_pkey, replica identity full",
+        "alter table t alter id type text",
+    ],
+)
+def test_another_key_makes_the_state_unknown_until_a_baseline(at: Covered, alter: str) -> None:
+    at.source.execute("insert into t values (1, 'a'), (2, 'b'), (3, 'c')")
+    known, rows = at.now()
+    at.source.execute(alter.encode())
+    at.source.execute("update t set v = 'd' where v = 'b'")
+    lost, _ = at.now()
+    at.catch_up()
+    assert at.state(known) == rows
+    at.refuses(lost, "key_changed")
+    at.keep()
+    first, second = at.intervals()
+    assert first["closed"] == second["opened"] == "key_changed"
+    assert first["to_position"] == second["from_position"]
+    assert at.state(known) == rows
+    at.refuses(lost, "no baseline")
+    take(at.settings)
+    at.source.execute("delete from t where v = 'a'")
+    position, rows = at.now()
+    at.catch_up()
+    assert at.state(position) == rows
+
+
+def test_a_key_of_another_name_is_the_same(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    before = at.now()
+    at.source.execute("alter table t rename id to number")
+    at.source.execute("alter table t add n int")
+    at.source.execute("update t set v = 'c', n = 1 where number = 2")
+    after = at.now()
+    at.source.execute("alter table t drop v")
+    at.source.execute("insert into t values (3, 3)")
+    last = at.now()
+    at.catch_up()
+    at.keep()
+    assert len(at.intervals()) == 1
+    for position, rows in (before, after, last):
+        assert at.state(position) == rows, "under the names of then"
+
+
+def test_a_key_that_is_stored_otherwise_makes_the_state_unknown(at: Covered) -> None:
+    settings = replace(at.settings, rules=Rules(hash=("public.t.id",)), hash_key="k" * 20)
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    known, rows = at.now()
+    at.catch_up()
+    at.source.execute("update t set v = 'c' where id = 1")
+    lost, _ = at.now()
+    worker.run(settings, stop=threading.Event(), until_caught_up=True)
+    assert at.state(known) == rows
+    at.refuses(lost, "no baseline")
+    at.settings = settings
+    take(settings)
+    position, rows = at.now()
+    at.catch_up()
+    assert len(at.state(position)) == len(rows)
+
+
+# --- what else may happen
+
+
+def test_a_prepared_transaction_is_waited_for(at: Covered) -> None:
+    """It is known by another name once it is prepared, and may be committed much later."""
+    at.source.execute("create table late (id int primary key)")
+    memory = coverage.Memory()
+    with at.connect() as other:
+        other.autocommit = False
+        other.execute("insert into late values (1)")
+        at.source.execute("alter publication bemi add table late")
+        assert at.keep(patience=0, memory=memory).waiting == ("public.late",)
+        other.execute("prepare transaction 'late'")
+    assert at.keep(patience=0.2, memory=memory).waiting == ("public.late",)
+    with at.connect() as other:
+        # One that was prepared after the look is not in the way.
+        other.autocommit = False
+        other.execute("insert into late values (2)")
+        other.execute("prepare transaction 'later'")
+    at.source.execute("commit prepared 'late'")
+    committed = at.position()
+    assert at.keep(patience=0, memory=memory).opened == ("public.late",)
+    at.source.execute("commit prepared 'later'")
+    (interval,) = at.intervals("late")
+    assert interval["from_position"] >= committed
+    assert interval["state_position"] is None
+    assert [row["primary_key"] for row in at.changes() if row["table"] == "late"] == ["2"]
+
+
+def test_writers_that_follow_each_other_do_not_keep_a_table_waiting(at: Covered) -> None:
+    at.source.execute("create table late (id int primary key)")
+    memory = coverage.Memory()
+    with at.connect() as first, at.connect() as second:
+        first.autocommit = second.autocommit = False
+        first.execute("insert into late values (1)")
+        at.source.execute("alter publication bemi add table late")
+        assert at.keep(patience=0, memory=memory).waiting == ("public.late",)
+        second.execute("insert into late values (2)")
+        first.commit()
+        assert at.keep(patience=0, memory=memory).opened == ("public.late",)
+        second.commit()
+    at.source.execute("insert into late values (3)")
+    at.catch_up()
+    rows = [row["primary_key"] for row in at.changes() if row["table"] == "late"]
+    assert rows == ["2", "3"], "all that commits in the interval"
+
+
+def test_a_table_that_is_locked_is_asked_again_and_then_begun_unknown(at: Covered) -> None:
+    at.source.execute("create table late (id int primary key)")
+    at.source.execute("alter publication bemi add table late")
+    memory = coverage.Memory()
+    with at.connect() as other:
+        other.autocommit = False
+        other.execute("lock table late in access exclusive mode")
+        assert at.keep(patience=0, memory=memory).waiting == ("public.late",)
+    assert at.keep(patience=0, memory=memory).opened == ("public.late",)
+    (interval,) = at.intervals("late")
+    assert interval["state_by"] == "empty"
+
+
+@pytest.mark.parametrize("identity", ["primary key", "none"])
+def test_a_table_whose_rows_are_all_deleted(at: Covered, identity: str) -> None:
+    """It has pages: rows that were there when the interval began may be gone since."""
+    key = "primary key" if identity == "primary key" else ""
+    at.source.execute(f"create table late (id int {key}, v text)".encode())
+    at.source.execute("alter table late replica identity full")
+    at.source.execute("insert into late values (1, 'a'), (2, 'b')")
+    at.source.execute("delete from late")
+    at.source.execute("alter publication bemi add table late")
+    assert at.keep().opened == ("public.late",)
+    at.source.execute("insert into late values (1, 'c')")
+    position, rows = at.now("late")
+    at.catch_up()
+    (interval,) = at.intervals("late")
+    if key:
+        assert interval["state_by"] == "empty"
+        assert at.state(position, "public.late") == rows
+    else:
+        assert interval["state_by"] is None
+        at.refuses(position, "no baseline", "public.late")
+
+
+def test_a_role_that_may_not_read_knows_no_state(at: Covered, make_role: MakeRole) -> None:
+    at.source.execute("create table late (id int primary key)")
+    at.source.execute("alter publication bemi add table late")
+    role = make_role("blind")
+    at.source.execute(f"set role {role}".encode())
+    assert at.keep().opened == ("public.late",)
+    at.source.execute("reset role")
+    (interval,) = at.intervals("late")
+    assert (interval["state_position"], interval["closed"]) == (None, None)
+
+
+def test_publication_dropped(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a')")
+    known, rows = at.now()
+    at.catch_up()
+    at.keep()
+    started = at.position()
+    at.source.execute("drop publication bemi")
+    at.source.execute("delete from t")
+    lost, _ = at.now()
+    assert at.keep().closed == (("public.t", "publication_dropped"),)
+    init(at.settings, report=lambda _: None)
+    at.catch_up(accept_gap=True)
+    take(at.settings)
+    after, now = at.now()
+    at.catch_up()
+    first, *_, last = at.intervals()
+    assert first["to_position"] <= started < lost <= last["from_position"]
+    assert at.state(known) == rows
+    at.refuses(lost, "publication_dropped")
+    assert at.state(after) == now
+
+
+def test_a_publication_that_left_out_deletes_for_a_while(at: Covered) -> None:
+    """Between two looks, so that it has no fault at either."""
+    at.source.execute("insert into t values (1, 'a')")
+    known, rows = at.now()
+    at.catch_up()
+    at.keep()
+    at.source.execute("alter publication bemi set (publish = 'insert')")
+    at.source.execute("delete from t")
+    lost, _ = at.now()
+    at.source.execute("alter publication bemi set (publish = 'insert, update, delete, truncate')")
+    kept = at.keep()
+    assert kept.closed == (("public.t", "publication_altered"),)
+    assert kept.opened == ("public.t",)
+    at.catch_up()
+    assert at.state(known) == rows
+    at.refuses(lost, "publication_altered")
+
+
+def test_a_publication_with_a_fault_covers_nothing(at: Covered) -> None:
+    at.source.execute("alter publication bemi set (publish = 'insert')")
+    kept = at.keep()
+    assert kept.closed == (("public.t", "publication_altered"),)
+    assert at.keep().opened == ()
+    at.source.execute("alter publication bemi set (publish = 'insert, update, delete, truncate')")
+    assert at.keep().opened == ("public.t",)
+
+
+def test_a_publication_that_is_given_away_goes_on(at: Covered, make_role: MakeRole) -> None:
+    at.keep()
+    role = make_role("keeper", "superuser")
+    at.source.execute(f"alter publication bemi owner to {role}".encode())
+    assert at.keep() == Kept()
+    at.source.execute("alter publication bemi owner to current_user")
+    assert at.keep() == Kept()
+
+
+def test_another_timeline_is_not_written_into_the_epoch(at: Covered) -> None:
+    at.query("update bemi.epochs set timeline = timeline + 1 returning epoch")
+    at.source.execute("create table late (id int primary key)")
+    at.source.execute("alter publication bemi add table late")
+    with pytest.raises(PassingError, match="not the one"):
+        at.keep()
+    assert at.intervals("late") == []
+
+
+def test_what_rules_left_out_is_told_by_a_new_baseline(at: Covered) -> None:
+    at.settings = replace(at.settings, rules=Rules(skip=(Skip(operations=("delete",)),)))
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    at.source.execute("delete from t where id = 1")
+    lost, _ = at.now()
+    at.catch_up()
+    at.refuses(lost, "ignored")
+    begin_coverage(at.settings, lambda _: None, chosen=lambda _: True)
+    first, second = at.intervals()
+    assert (first["closed"], second["from_position"]) == ("begun_anew", first["to_position"])
+    take(at.settings)
+    position, rows = at.now()
+    at.catch_up()
+    assert at.state(position) == rows
+    (inferred,) = at.query(
+        "select operation, primary_key from bemi.changes where 'inferred' = any(flags)"
+    )
+    assert (inferred["operation"], inferred["primary_key"]) == ("DELETE", "1")
+
+
+def test_an_idle_look_writes_nothing(at: Covered) -> None:
+    memory = coverage.Memory()
+    at.catch_up()
+    at.keep(memory=memory)
+    before = at.query("select xmin::text, * from bemi.sources")
+    before += at.query("select xmin::text, * from bemi.intervals")
+    for _ in range(3):
+        assert at.keep(verify=False, memory=memory) == Kept()
+    after = at.query("select xmin::text, * from bemi.sources")
+    after += at.query("select xmin::text, * from bemi.intervals")
+    assert before == after

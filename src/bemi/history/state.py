@@ -14,8 +14,10 @@ import psycopg
 from psycopg import sql
 
 from bemi.errors import UnknownStateError
-from bemi.history.shapes import Shapes
+from bemi.history.shapes import shaped
 from bemi.lsn import Lsn
+from bemi.store import shapes
+from bemi.store.shapes import Shape
 
 _FETCH: Final = 1000
 
@@ -58,7 +60,7 @@ class _Part(msgspec.Struct, frozen=True):
     start: int
     known: int
     """From here on all rows are known."""
-    shapes: Shapes
+    shapes: list[Shape]
 
 
 _CALLED: Final[LiteralString] = """
@@ -317,15 +319,15 @@ class _Asked:
                 f" {Lsn(until)} are missing ({cause})",
                 fix="`bemi snapshot --again` takes a new baseline, behind which it is",
             )
-        shapes = Shapes.read(
+        found = shapes.read(
             self._conn,
             self._schema,
-            source_id=self._source_id,
-            epoch=self._epoch,
-            relation=called.relation,
-            position=int(self._position),
+            self._source_id,
+            self._epoch,
+            called.relation,
+            until=self._position,
         )
-        changed = shapes.key_changed(start)
+        changed = shapes.key_changed(found, start)
         tables = [row[0] for row in self._ask(_TABLES, **given)]
         its = given | {"tables": tables, "start": start}
         ((keyed, keyless),) = self._ask(_KINDS, **its)
@@ -336,7 +338,7 @@ class _Asked:
                 " (key_changed)",
                 fix="`bemi snapshot` takes a new baseline, behind which it is",
             )
-        return _Part(called.relation, name, tables, keyed, self._epoch, start, known, shapes)
+        return _Part(called.relation, name, tables, keyed, self._epoch, start, known, found)
 
     def rows(self, part: _Part) -> Iterator[StateRow]:
         given = {
@@ -354,16 +356,14 @@ class _Asked:
             cursor.itersize = _FETCH
             cursor.execute(query, given)
             for key, image, flags, commit_position, ordinal in cursor:
-                old = {f"stale:{column}" for column, to in stale if commit_position < to}
-                yield StateRow(
-                    key,
-                    *part.shapes.shaped(
-                        msgspec.Raw(image.encode()),
-                        frozenset(flags or ()),
-                        (commit_position, ordinal),
-                        old,
-                    ),
+                whole, kept = shaped(
+                    part.shapes,
+                    msgspec.Raw(image.encode()),
+                    frozenset(flags or ()),
+                    (commit_position, ordinal),
                 )
+                old = {f"stale:{column}" for column, to in stale if commit_position < to}
+                yield StateRow(key, whole, frozenset(kept | old))
 
     def _ask(self, text: LiteralString, **given: object) -> list[tuple[Any, ...]]:
         return self._conn.execute(self._statement(text), given).fetchall()

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from bemi.lsn import Lsn
 from bemi.rules import Rules
+from bemi.store import shapes
 
 
 class Naming(msgspec.Struct, frozen=True):
@@ -409,27 +410,7 @@ def part_keys(conn: psycopg.Connection[Any], schema: str, source_id: int) -> Non
     Nothing is missing, but rows are called by other keys from there on: what the table held is
     not known by these until a baseline tells it.
     """
-    rows = conn.execute(
-        sql.SQL(
-            "select interval_id, min(from_position) filter (where key <> first) from ("
-            "select i.interval_id, v.from_position, k.key, "
-            "first_value(k.key) over (partition by i.interval_id "
-            "order by v.from_position, v.from_ordinal) as first "
-            "from {intervals} i "
-            "join {versions} v on v.source_id = i.source_id and v.epoch = i.epoch "
-            "and v.relation = i.relation and v.from_position >= i.from_position "
-            "cross join lateral (select coalesce(array_agg(case when c.number = 0 then c.name "
-            "else c.number || ' ' || c.type_oid end order by k.place), '{{}}') as key "
-            "from unnest(v.primary_key) with ordinality k (name, place) "
-            "join jsonb_to_recordset(v.columns) c (name text, number int, type_oid bigint) "
-            "using (name)) k "
-            "where i.source_id = %s and i.to_position is null) each "
-            "group by 1 having bool_or(key <> first)"
-        ).format(
-            intervals=sql.Identifier(schema, "intervals"),
-            versions=sql.Identifier(schema, "table_versions"),
-        ),
-        [source_id],
-    ).fetchall()
-    for interval_id, position in rows:
-        begin_anew(conn, schema, interval_id, at=Lsn(position), cause="key_changed")
+    for interval_id, (start, found) in shapes.read_of_open(conn, schema, source_id).items():
+        position = shapes.key_changed(found, start)
+        if position is not None:
+            begin_anew(conn, schema, interval_id, at=Lsn(position), cause="key_changed")
