@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import psycopg
@@ -17,6 +18,7 @@ from bemi.capture.setup import init
 from bemi.capture.snapshot import begin_coverage
 from bemi.embedded import Server
 from bemi.errors import GapError, PassingError, UnknownStateError
+from bemi.history.moments import Position, resolve
 from bemi.history.state import state
 from bemi.lsn import Lsn
 from bemi.rules import Rules, Skip
@@ -473,6 +475,43 @@ def test_a_table_attached_with_rows_has_them_once_it_has_a_baseline(at: Covered)
     at.catch_up()
     at.refuses(unknown, "public.old .*no baseline", "public.p")
     assert at.state(position, "public.p") == rows
+
+
+# --- times
+
+
+def test_a_time_is_the_last_commit_by_then(at: Covered) -> None:
+    def clock() -> datetime:
+        row = at.source.execute("select clock_timestamp()").fetchone()
+        assert row is not None
+        found: datetime = row[0]
+        return found
+
+    (interval,) = at.intervals()
+    moments = []
+    for number in range(4):
+        moments.append((clock(), at.now()[1]))
+        with at.source.transaction():
+            at.source.execute("insert into t values (%s, 'a')", [number])
+            at.source.execute("update t set v = 'b' where id = %s", [number])
+    at.catch_up()
+    after = clock() + timedelta(hours=1)
+
+    def at_time(when: datetime, **options: Any) -> Position:
+        with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+            return resolve(conn, "bemi", at.settings.source, when, **options)
+
+    for when, rows in moments:
+        position = at_time(when)
+        assert at.state(position.commit) == rows
+    (last,) = at.query("select max(committed_at) as time, max(epoch) as epoch from bemi.changes")
+    at.refuses(Lsn(at_time(last["time"]).commit + 10_000_000), "not captured yet")
+    assert len(at.state(at_time(last["time"]).commit)) == 4
+    with pytest.raises(UnknownStateError, match="captured until"):
+        at_time(after)
+    assert at_time(after, captured=after) == at_time(last["time"])
+    with pytest.raises(UnknownStateError, match="begins after"):
+        at_time(interval["opened_at"] - timedelta(hours=1))
 
 
 # --- by what rows are told apart
