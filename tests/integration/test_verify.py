@@ -460,6 +460,21 @@ def test_of_a_row_whose_beginning_is_not_known_only_what_follows_is_compared(
     assert [finding.problem for finding in links(one)] == ["differs"]
 
 
+def test_with_a_baseline_all_rows_are_known(tracked: Track) -> None:
+    one = tracked("create schema app", TABLE, "insert into app.t values (1), (2)", full=["app.*"])
+    run(one, "update app.t set a = 1 where id = 1")
+    subprocess.run(
+        [sys.executable, "-m", "bemi", "snapshot"],
+        env=environment(one.settings),
+        capture_output=True,
+        check=True,
+    )
+    run(one, "update app.t set a = 2", "insert into app.t values (3)", "delete from app.t")
+    assert verify(one) == []
+    remove(one, "operation = 'SNAPSHOT' and primary_key = '2'")
+    assert [finding.problem for finding in links(one)] == ["never"]
+
+
 def test_a_known_gap_is_no_finding(one: Tracked) -> None:
     run(one, "insert into app.t values (1)")
     for number in range(4):
