@@ -1,5 +1,6 @@
 """`bemi status`: how far each source's history is, and what an operator must know about it."""
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,62 +8,58 @@ import msgspec
 
 from bemi import config
 from bemi.cli import output
-from bemi.cli.options import Names, SourcesFlags
+from bemi.cli.options import Names, SourcesFlags, Text
 from bemi.errors import BemiError, ConfigError
 from bemi.times import spell
 
 if TYPE_CHECKING:
-    from bemi.capture.tables import TableState
+    from bemi.cli.live import Live
     from bemi.config import Settings
-    from bemi.store.reader import SourceStatus
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """A table, and why it is not as it should be."""
-
-    table: str
-    reason: str
-    fix: str | None
-
-
-class Live(msgspec.Struct, frozen=True):
-    """What the source itself says now, of the slot and the tables of these settings."""
-
-    slot_active: bool
-    wal_status: str | None
-    retained_bytes: int | None
-    safe_wal_size: int | None
-    behind_bytes: int | None
-    tracked: int
-    untracked: list[Problem]
-    failing: list[Problem]
+    from bemi.store.completeness import SourceCoverage
+    from bemi.store.reader import Gap, SourceStatus
 
 
 def command(
     *,
     source: Names = (),
+    coverage: bool = False,
+    table: Text = None,
     json: bool = False,
     connection: SourcesFlags = SourcesFlags(),  # noqa: B008 - frozen
 ) -> int:
     """Show how far the history is, and what needs attention.
 
     For each source its checkpoint, its gaps, and the contexts that could not be read; for those
-    in the settings also the slot, the WAL that the source keeps for it, and the tables that are
-    not tracked. Exit code 1 when there is something that an operator must decide or mend: a gap
-    that was not accepted, a slot that is missing or lost, a table whose updates fail.
+    in the settings also the slot, the WAL that the source keeps for it and, where that is bounded,
+    how long it takes until the slot is lost, and the tables that are not tracked. Exit code 1 when
+    there is something that an operator must decide or mend: a gap that was not accepted, a slot
+    that is missing, lost, or will be within the hour, a table whose updates fail.
+
+    With --coverage, for each table instead: since when its history is complete, from where on all
+    of its rows are known, and what is missing and why. That is read from the destination alone.
 
     Parameters
     ----------
     source
         Name of a source to ask, where the file has several; repeatable. Without it, all.
+    coverage
+        Show what is complete, table by table, along the source's log.
+    table
+        Glob SCHEMA.TABLE of the tables whose coverage to show, without a schema in public.
     json
         Print one JSON value: `sources` and `findings`. Each source has `live`, which is null where
-        it is not in the settings or can't be asked.
+        it is not in the settings or can't be asked; with --coverage it has `coverage` in its place.
     """
     from bemi.capture.tables import with_remembered_rules
+    from bemi.cli import live
     from bemi.connections import connect, explained
-    from bemi.store import migrate, reader
+    from bemi.store import completeness, migrate, reader
     from bemi.store import sources as stored
+
+    if table is not None and not coverage:
+        raise ConfigError(
+            "--table is for the coverage of tables", fix="give --coverage as well, or leave it out"
+        )
 
     history = connection.history(source[0] if len(source) == 1 else None)
     with (
@@ -71,13 +68,18 @@ def command(
     ):
         migrate.require_current(conn, history.schema)
         sources = reader.status(conn, history.schema)
+        covered = {
+            each.source: each for each in completeness.read(conn, history.schema, glob=table)
+        }
         remembered = {each.name: each.setup for each in stored.read_all(conn, history.schema)}
 
+    if coverage:
+        return _show_coverage(sources, covered, source, json=json)
     findings: list[str] = []
     for each in sources:
         findings += _findings(each)
     found = {each.source: each for each in sources}
-    live: dict[str, Live] = {}
+    answers: dict[str, Live] = {}
     for settings in _settings(connection, source):
         current = found.get(settings.source)
         if current is None:
@@ -85,16 +87,67 @@ def command(
         elif current.removed_at is None:
             known = with_remembered_rules(settings, remembered.get(settings.source))
             try:
-                live[settings.source] = _ask(known, current, findings)
+                answers[settings.source] = live.ask(
+                    known, current, covered[settings.source], findings
+                )
             except BemiError as error:
                 findings.append(str(error) + (f" ({error.fix})" if error.fix else ""))
 
     if json:
-        listed = [_as_json(each) | {"live": live.get(each.source)} for each in sources]
+        listed = [_as_json(each) | {"live": answers.get(each.source)} for each in sources]
         output.print_json({"sources": listed, "findings": findings})
     else:
-        _print(sources, live, findings)
+        _print(sources, covered, answers, findings)
     return 1 if findings else 0
+
+
+def _show_coverage(
+    sources: list["SourceStatus"],
+    covered: dict[str, "SourceCoverage"],
+    names: Sequence[str],
+    *,
+    json: bool,
+) -> int:
+    """What the destination knows of each table; the findings are those of the same sources."""
+    from bemi.cli import coverage
+
+    for name in names:
+        if name not in covered:
+            raise ConfigError(f"the source {name} is not in this history", fix="run `bemi status`")
+    shown = [each for each in sources if not names or each.source in names]
+    findings = [finding for each in shown for finding in _findings(each)]
+    if json:
+        listed = [
+            _as_json(each) | {"coverage": coverage.as_json(covered[each.source])} for each in shown
+        ]
+        output.print_json({"sources": listed, "findings": findings})
+        return 1 if findings else 0
+    if not shown:
+        print("no sources yet: run `bemi init`")
+    for each in shown:
+        print(output.printable(each.source))
+        for text, bar in coverage.lines(covered[each.source]):
+            _print_bar(text, bar)
+    if any(covered[each.source].tables for each in shown):
+        print(f"\n{coverage.LEGEND}")
+    _print_findings(findings)
+    return 1 if findings else 0
+
+
+def _print_bar(text: str, bar: str | None) -> None:
+    if bar is None:
+        print(text)
+    elif not sys.stdout.isatty():
+        print(f"{text}  {bar}")
+    else:
+        from rich.text import Text
+
+        from bemi.cli.coverage import STYLES
+
+        coloured = Text(f"{text}  ")
+        for cell in bar:
+            coloured.append(cell, STYLES.get(cell, ""))
+        output.console().print(coloured, soft_wrap=True)
 
 
 def _as_json(source: "SourceStatus") -> dict[str, Any]:
@@ -123,9 +176,8 @@ def _findings(source: "SourceStatus") -> list[str]:
     if source.removed_at is not None:
         return []
     found = [
-        f"{source.source}: changes between {gap.from_position} and {gap.to_position} are missing"
-        f" ({gap.cause}, seen {spell(gap.detected_at)}):"
-        " `bemi run --accept-gap` goes on behind them"
+        f"{source.source}: changes{_of(gap)} between {gap.from_position} and {gap.to_position} are"
+        f" missing ({gap.cause}, seen {spell(gap.detected_at)}): {_way_on(gap)}"
         for gap in source.unaccepted
     ]
     if source.position is None:
@@ -133,73 +185,51 @@ def _findings(source: "SourceStatus") -> list[str]:
     return found
 
 
-def _ask(settings: "Settings", source: "SourceStatus", findings: list[str]) -> Live:
-    from bemi.capture import slot as slots
-    from bemi.capture.tables import survey
-    from bemi.connections import connect, explained
-    from bemi.lsn import Lsn
+def _of(gap: "Gap") -> str:
+    return "" if gap.table is None else f" of {gap.table}"
 
-    with connect(settings.source_url, what="source") as conn, explained("source"):
-        slot = slots.read(conn, source.slot)
-        states = survey(conn, settings)
-        row = conn.execute(
-            "select case when not pg_is_in_recovery() then pg_current_wal_lsn()::text end"
-        ).fetchone()
-    if slot is None:
-        findings.append(
-            f"{source.source}: its replication slot {source.slot} is gone from the source, and"
-            " with it the changes since: `bemi init` makes a new one"
-        )
-    elif slot.wal_status == "lost":
-        findings.append(
-            f"{source.source}: its replication slot {source.slot} is lost: the source has removed"
-            " WAL that it needed; `bemi init --new-slot` makes a new one"
-        )
-    behind = None
-    if row is not None and row[0] is not None and source.position is not None:
-        behind = max(Lsn.parse(row[0]) - source.position, 0)
-    failing = [state for state in states if state.published and state.reason is not None]
-    findings += [
-        f"{state.qualified} is published, but {state.reason}: updates and deletes of it fail"
-        + (f"; {state.fix}" if state.fix else "")
-        for state in failing
-    ]
-    return Live(
-        slot_active=slot is not None and slot.active_pid is not None,
-        wal_status=None if slot is None else slot.wal_status,
-        retained_bytes=None if slot is None else slot.retained,
-        safe_wal_size=None if slot is None else slot.safe_wal_size,
-        behind_bytes=behind,
-        tracked=sum(state.published for state in states),
-        untracked=[_problem(state) for state in states if state.wanted and not state.published],
-        failing=[_problem(state) for state in failing],
+
+def _way_on(gap: "Gap") -> str:
+    if gap.cause == "chain":
+        return "`bemi verify` tells more, `bemi verify --accept` takes it as known"
+    return (
+        "`bemi recover` goes on behind them and finds out what they came to,"
+        " `bemi run --accept-gap` only goes on"
     )
 
 
-def _problem(state: "TableState") -> Problem:
-    reason = state.reason or "it is not in the publication yet"
-    return Problem(state.qualified, reason, state.fix)
+def _print(
+    sources: list["SourceStatus"],
+    covered: dict[str, "SourceCoverage"],
+    answers: dict[str, "Live"],
+    findings: list[str],
+) -> None:
+    from bemi.cli import coverage, live
 
-
-def _print(sources: list["SourceStatus"], live: dict[str, Live], findings: list[str]) -> None:
     if not sources:
         print("no sources yet: run `bemi init`")
     for source in sources:
-        asked = live.get(source.source)
+        asked = answers.get(source.source)
         rows = _rows(source)
+        if source.position is not None:
+            rows.append(("coverage", coverage.summary(covered[source.source])))
         if asked is not None:
-            rows += _live_rows(asked, paused=source.paused_at is not None)
+            rows += live.rows(asked, paused=source.paused_at is not None)
         print(output.printable(source.source))
         for name, value in rows:
             print(f"  {name:<13} {output.printable(value)}")
-    for name, asked in live.items():
+    for name, asked in answers.items():
         if not asked.untracked:
             continue
-        print(f"\nnot tracked in {output.printable(name)}" if len(live) > 1 else "\nnot tracked")
+        print(f"\nnot tracked in {output.printable(name)}" if len(answers) > 1 else "\nnot tracked")
         for table in asked.untracked:
             print(f"  {output.printable(table.table)}: {output.printable(table.reason)}")
             if table.fix:
                 print(f"    fix: {output.printable(table.fix)}")
+    _print_findings(findings)
+
+
+def _print_findings(findings: Sequence[str]) -> None:
     if findings:
         print("\nneeds attention")
         for finding in findings:
@@ -229,23 +259,4 @@ def _rows(source: "SourceStatus") -> list[tuple[str, str]]:
         )
     if source.dropped:
         rows.append(("contexts", f"{source.dropped:,} could not be read (flag context_dropped)"))
-    return rows
-
-
-def _live_rows(live: Live, *, paused: bool) -> list[tuple[str, str]]:
-    away = "not connected" if paused else "not connected: `bemi run` starts one"
-    rows = [("worker", "connected" if live.slot_active else away)]
-    if live.wal_status is not None:
-        limit = "without a limit"
-        if live.safe_wal_size is not None:
-            limit = f"{output.size(live.safe_wal_size)} more before the slot is lost"
-        rows.append(
-            ("kept WAL", f"{output.size(live.retained_bytes or 0)}, {live.wal_status}, {limit}")
-        )
-    if live.behind_bytes is not None:
-        rows.append(("behind", f"{output.size(live.behind_bytes)} of WAL"))
-    tables = output.count(live.tracked, "table")
-    if live.untracked:
-        tables += f", {len(live.untracked)} not tracked"
-    rows.append(("tracked", tables))
     return rows

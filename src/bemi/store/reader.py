@@ -55,7 +55,11 @@ class StoredChange(msgspec.Struct, frozen=True):
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """A stretch of a source's WAL whose changes are not in the history."""
+    """A stretch of a source's WAL whose changes, of one table or of all, are not in the history.
+
+    With `columns` only older values of these may be outdated. `changes`: how many are missing,
+    where that is known.
+    """
 
     from_position: Lsn
     to_position: Lsn
@@ -63,6 +67,9 @@ class Gap(msgspec.Struct, frozen=True):
     detail: str
     detected_at: datetime
     accepted_at: datetime | None
+    table: str | None = None
+    columns: list[str] | None = None
+    changes: int | None = None
 
 
 class SourceStatus(msgspec.Struct, frozen=True):
@@ -135,9 +142,15 @@ def status(conn: psycopg.Connection[Any], schema: str) -> list[SourceStatus]:
         gaps: dict[int, list[Gap]] = {}
         for source_id, *columns in conn.execute(
             sql.SQL(
-                "select source_id, from_position, to_position, cause, detail, detected_at, "
-                "accepted_at from {} order by gap_id"
-            ).format(sql.Identifier(schema, "gaps"))
+                "select g.source_id, g.from_position, g.to_position, g.cause, g.detail, "
+                "g.detected_at, g.accepted_at, case when g.relation is not null then coalesce("
+                "(select coalesce(i.partition, i.schema || '.' || i.\"table\") from {intervals} i "
+                "where i.source_id = g.source_id and i.relation = g.relation "
+                "order by i.interval_id desc limit 1), 'the table ' || g.relation) end, "
+                "g.columns, g.changes from {gaps} g order by g.gap_id"
+            ).format(
+                gaps=sql.Identifier(schema, "gaps"), intervals=sql.Identifier(schema, "intervals")
+            )
         ):
             gaps.setdefault(source_id, []).append(
                 Gap(Lsn(columns[0]), Lsn(columns[1]), *columns[2:])

@@ -1,0 +1,202 @@
+"""What the source itself says now, for `bemi status`: its slot, its log, its tables."""
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from bemi.cli import output
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from bemi.capture.slot import Slot
+    from bemi.capture.tables import TableState
+    from bemi.config import Settings
+    from bemi.store.completeness import SourceCoverage
+    from bemi.store.reader import SourceStatus
+
+_RATE_OVER: Final = 1.0
+"""Seconds between the two looks at the log that its rate is told from."""
+
+_SOON: Final = 3600.0
+"""Seconds to the loss of the slot that an operator has to hear of: time to get up and to act."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A table, and why it is not as it should be."""
+
+    table: str
+    reason: str
+    fix: str | None
+
+
+class Live(msgspec.Struct, frozen=True):
+    """What the source itself says now, of the slot and the tables of these settings.
+
+    `wal_rate` is in bytes a second, measured only where what is kept is bounded; at this rate,
+    and with no worker, the slot is lost after `seconds_to_full`. `uncovered` are tables that are
+    captured, of which it is not proven yet from where on they are complete.
+    """
+
+    slot_active: bool
+    wal_status: str | None
+    retained_bytes: int | None
+    safe_wal_size: int | None
+    wal_rate: float | None
+    seconds_to_full: float | None
+    behind_bytes: int | None
+    tracked: int
+    untracked: list[Problem]
+    failing: list[Problem]
+    uncovered: list[str]
+
+
+def ask(
+    settings: "Settings",
+    source: "SourceStatus",
+    covered: "SourceCoverage",
+    findings: list[str],
+) -> Live:
+    """Asks the source; what an operator has to hear of is added to `findings`."""
+    from bemi.capture import slot as slots
+    from bemi.capture.tables import survey
+    from bemi.connections import connect, explained
+    from bemi.lsn import Lsn
+
+    with connect(settings.source_url, what="source") as conn, explained("source"):
+        slot = slots.read(conn, source.slot)
+        states = survey(conn, settings)
+        row = conn.execute(
+            "select case when not pg_is_in_recovery() then pg_current_wal_lsn()::text end"
+        ).fetchone()
+        rate = None
+        if slot is not None and slot.safe_wal_size is not None:
+            rate = _wal_rate(conn)
+    left = None if slot is None or rate is None else _time_left(slot, rate)
+    if slot is None:
+        findings.append(
+            f"{source.source}: its replication slot {source.slot} is gone from the source, and"
+            " with it the changes since: `bemi init` makes a new one"
+        )
+    elif slot.wal_status == "lost":
+        findings.append(
+            f"{source.source}: its replication slot {source.slot} is lost: the source has removed"
+            " WAL that it needed; `bemi recover` makes a new one"
+        )
+    elif slot.wal_status == "unreserved":
+        findings.append(
+            f"{source.source}: its replication slot {source.slot} may be lost at any moment: it"
+            " keeps more WAL than max_slot_wal_keep_size; start the worker, or raise the limit"
+        )
+    elif left is not None and left < _SOON and _may_fill(slot):
+        findings.append(
+            f"{source.source}: its replication slot {source.slot} is lost in"
+            f" {output.span(left)}, when the WAL kept for it passes max_slot_wal_keep_size: start"
+            " the worker, or raise the limit"
+        )
+    behind = None
+    if row is not None and row[0] is not None and source.position is not None:
+        behind = max(Lsn.parse(row[0]) - source.position, 0)
+    failing = [state for state in states if state.published and state.reason is not None]
+    open_now = {table.relation for table in covered.tables if table.last.open}
+    findings += [
+        f"{state.qualified} is published, but {state.reason}: updates and deletes of it fail"
+        + (f"; {state.fix}" if state.fix else "")
+        for state in failing
+    ]
+    return Live(
+        slot_active=slot is not None and slot.active_pid is not None,
+        wal_status=None if slot is None else slot.wal_status,
+        retained_bytes=None if slot is None else slot.retained,
+        safe_wal_size=None if slot is None else slot.safe_wal_size,
+        wal_rate=rate,
+        seconds_to_full=left,
+        behind_bytes=behind,
+        tracked=sum(state.published for state in states),
+        untracked=[_problem(state) for state in states if state.wanted and not state.published],
+        failing=[_problem(state) for state in failing],
+        uncovered=[
+            state.qualified
+            for state in states
+            if state.published and state.reason is None and state.oid not in open_now
+        ],
+    )
+
+
+def _wal_rate(conn: "psycopg.Connection[Any]") -> float | None:
+    """Bytes a second that the whole source writes into its log just now."""
+
+    def look() -> tuple[int, float] | None:
+        row = conn.execute(
+            "select case when not pg_is_in_recovery()"
+            " then (pg_current_wal_lsn() - '0/0')::bigint end,"
+            " extract(epoch from clock_timestamp())::float8"
+        ).fetchone()
+        return None if row is None or row[0] is None else (row[0], row[1])
+
+    first = look()
+    time.sleep(_RATE_OVER)
+    last = look()
+    if first is None or last is None or last[1] <= first[1]:
+        return None
+    return (last[0] - first[0]) / (last[1] - first[1])
+
+
+def _time_left(slot: "Slot", rate: float) -> float | None:
+    """Seconds until the slot is lost at this rate, if it stays where it is. None: not at all."""
+    room = max(slot.safe_wal_size or 0, 0)
+    return room / rate if rate > 0 else None
+
+
+def _may_fill(slot: "Slot") -> bool:
+    """Whether that can be expected: not while a worker holds less than half of the room.
+
+    Where WAL is written fast and little of it may be kept, every hour is less than one away.
+    """
+    if slot.active_pid is None or slot.retained is None or slot.safe_wal_size is None:
+        return True
+    return slot.retained >= slot.safe_wal_size
+
+
+def _problem(state: "TableState") -> Problem:
+    reason = state.reason or "it is not in the publication yet"
+    return Problem(state.qualified, reason, state.fix)
+
+
+def rows(live: Live, *, paused: bool) -> list[tuple[str, str]]:
+    """What is shown of it: names and values."""
+    away = "not connected" if paused else "not connected: `bemi run` starts one"
+    shown = [("worker", "connected" if live.slot_active else away)]
+    if live.wal_status is not None:
+        limit = "without a limit"
+        if live.safe_wal_size is not None:
+            limit = f"{output.size(live.safe_wal_size)} more before the slot is lost"
+        shown.append(
+            ("kept WAL", f"{output.size(live.retained_bytes or 0)}, {live.wal_status}, {limit}")
+        )
+    if live.wal_rate is not None:
+        shown.append(("time to full", _time_to_full(live)))
+    if live.behind_bytes is not None:
+        shown.append(("behind", f"{output.size(live.behind_bytes)} of WAL"))
+    tables = output.count(live.tracked, "table")
+    if live.untracked:
+        tables += f", {len(live.untracked)} not tracked"
+    shown.append(("tracked", tables))
+    if live.uncovered:
+        shown.append(
+            (
+                "not yet sure",
+                f"{', '.join(live.uncovered)}: from where on it is complete; a worker finds out",
+            )
+        )
+    return shown
+
+
+def _time_to_full(live: Live) -> str:
+    assert live.wal_rate is not None
+    if live.seconds_to_full is None:
+        return "nothing is written into the log just now"
+    rate = f"at {output.size(live.wal_rate)}/s"
+    held = ", if the worker stopped" if live.slot_active else ", if no worker is started"
+    return f"{output.span(live.seconds_to_full)} {rate}{held}"

@@ -1,0 +1,501 @@
+"""The read side of the coverage: per table what is complete, what is missing, and why.
+
+Puts the stretches that `bemi.store.coverage` wrote together with the gaps, and gives positions
+times. Only reads; what a cause means in words is for who shows it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from bemi.lsn import Lsn
+
+State: TypeAlias = Literal[
+    "known",
+    "no_baseline",  # none was taken yet
+    "baseline_running",
+    "baseline_failed",
+    "behind_gap",  # nobody looked yet what happened in a gap
+    "begun_anew",  # the key changed, or a baseline was asked for anew
+    "outdated",  # changes behind the baseline are missing
+    "ended",  # the table is not captured any more
+]
+
+CONTINUED: Final = ("begun_anew", "key_changed")
+"""Ends of stretches that go on at the same place: nothing is missing between."""
+
+GONE: Final = ("table_dropped",)
+"""Ends of stretches behind which nothing is left that could be missing."""
+
+_NEAR: Final = 10_000
+"""Changes of other epochs that are walked over to find one of the right one; beyond these a
+position stays without a time."""
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A position of an epoch, and a time for it, where there is a change near enough.
+
+    Of a beginning, the time of the first change at or after it; of an end, of the last one before
+    it. So a stretch is never told longer than it is, and a gap never shorter.
+    """
+
+    epoch: int
+    position: Lsn
+    time: datetime | None
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """Where every change of a table is in the history; open ones reach to the checkpoint."""
+
+    start: Moment
+    end: Moment
+    open: bool
+    verified: Lsn
+    state: Moment | None
+    """From here on all rows are known."""
+    state_by: str | None
+    opened: str
+    opened_at: datetime
+    closed: str | None
+    closed_at: datetime | None
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """Where changes are missing, or, with `columns`, older values of these are outdated."""
+
+    start: Moment
+    end: Moment | None
+    """None: it goes on."""
+    cause: str
+    detail: str
+    columns: tuple[str, ...] = ()
+    changes: int | None = None
+    """How many are missing, where that is known."""
+    accepted: bool = True
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """The last one of a table. `failed` says why it was given up."""
+
+    started_at: datetime
+    finished_at: datetime | None
+    rows: int
+    failed: str | None
+
+
+class TableCoverage(msgspec.Struct, frozen=True):
+    """A table by the names it had last; `partition` is the own name of one that is a partition."""
+
+    relation: int
+    schema: str
+    table: str
+    partition: str | None
+    stretches: tuple[Stretch, ...]
+    missing: tuple[Missing, ...]
+    state: State
+    baseline: Baseline | None
+
+    @property
+    def root(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+    @property
+    def name(self) -> str:
+        return self.partition or self.root
+
+    @property
+    def last(self) -> Stretch:
+        return self.stretches[-1]
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The part of an epoch's log that the history is about."""
+
+    epoch: int
+    start: Lsn
+    end: Lsn
+
+
+class SourceCoverage(msgspec.Struct, frozen=True):
+    """What the history of one source has. `missing` concerns all of its tables."""
+
+    source: str
+    spans: tuple[Span, ...]
+    start: Moment | None
+    end: Moment | None
+    missing: tuple[Missing, ...]
+    tables: tuple[TableCoverage, ...]
+
+
+class _Interval(msgspec.Struct, frozen=True):
+    interval_id: int
+    epoch: int
+    relation: int
+    schema: str
+    table: str
+    partition: str | None
+    from_position: int
+    verified_position: int
+    to_position: int | None
+    state_position: int | None
+    state_by: str | None
+    opened: str
+    closed: str | None
+    opened_at: datetime
+    closed_at: datetime | None
+
+
+class _Gap(msgspec.Struct, frozen=True):
+    epoch: int
+    relation: int | None
+    from_position: int
+    to_position: int
+    cause: str
+    detail: str
+    columns: list[str] | None
+    changes: int | None
+    accepted_at: datetime | None
+
+
+class _Checkpoint(msgspec.Struct, frozen=True):
+    epoch: int
+    position: int
+
+
+_Place: TypeAlias = tuple[int, int]
+"""Epoch and position."""
+
+
+class _Times(msgspec.Struct, frozen=True):
+    """Times of places: of the first change there or after, of the last one before."""
+
+    after: Mapping[_Place, datetime]
+    before: Mapping[_Place, datetime]
+
+    def start(self, epoch: int, position: int) -> Moment:
+        return Moment(epoch, Lsn(position), self.after.get((epoch, position)))
+
+    def end(self, epoch: int, position: int) -> Moment:
+        return Moment(epoch, Lsn(position), self.before.get((epoch, position)))
+
+
+def read(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    *,
+    sources: Sequence[str] = (),
+    glob: str | None = None,
+) -> list[SourceCoverage]:
+    """The coverage of each source, or of those with these names, as of one moment.
+
+    `glob`: of the tables that it names, by the name of a partition or of its root; without a
+    schema in public.
+    """
+    with conn.transaction():
+        conn.execute("set transaction isolation level repeatable read, read only")
+        return [
+            _read_source(conn, schema, source_id, name, glob)
+            for source_id, name in conn.execute(
+                sql.SQL(
+                    "select source_id, name from {} "
+                    "where cardinality(%(names)s::text[]) = 0 or name = any(%(names)s) "
+                    "order by name"
+                ).format(sql.Identifier(schema, "sources")),
+                {"names": list(sources)},
+            ).fetchall()
+        ]
+
+
+def _read_source(
+    conn: psycopg.Connection[Any], schema: str, source_id: int, name: str, glob: str | None
+) -> SourceCoverage:
+    intervals = _read_intervals(conn, schema, source_id)
+    gaps = _read_gaps(conn, schema, source_id)
+    baselines = _read_baselines(conn, schema, source_id)
+    started = dict(
+        conn.execute(
+            sql.SQL("select epoch, started_position from {} where source_id = %s").format(
+                sql.Identifier(schema, "epochs")
+            ),
+            [source_id],
+        ).fetchall()
+    )
+    row = conn.execute(
+        sql.SQL("select epoch, position from {} where source_id = %s").format(
+            sql.Identifier(schema, "checkpoints")
+        ),
+        [source_id],
+    ).fetchone()
+    held = None if row is None else _Checkpoint(*row)
+    spans = _spans(intervals, gaps, started, held)
+    chosen: dict[int, list[_Interval]] = {}
+    for interval in intervals:
+        chosen.setdefault(interval.relation, []).append(interval)
+    if glob is not None:
+        pattern = glob if "." in glob else f"public.{glob}"
+        chosen = {
+            relation: found for relation, found in chosen.items() if _is_called(found[-1], pattern)
+        }
+    times = _read_times(conn, schema, spans, chosen.values(), gaps, held)
+    tables = [
+        _table(found, gaps, baselines.get(relation), held, times, list(started))
+        for relation, found in chosen.items()
+    ]
+    return SourceCoverage(
+        source=name,
+        spans=spans,
+        start=times.start(spans[0].epoch, spans[0].start) if spans else None,
+        end=times.end(spans[-1].epoch, spans[-1].end) if spans else None,
+        missing=tuple(_missing(gap, times, list(started)) for gap in gaps if gap.relation is None),
+        tables=tuple(sorted(tables, key=lambda each: (each.root, each.partition or ""))),
+    )
+
+
+def _is_called(interval: _Interval, pattern: str) -> bool:
+    names = [f"{interval.schema}.{interval.table}", interval.partition]
+    return any(name is not None and fnmatchcase(name, pattern) for name in names)
+
+
+# --- what is read ----------------------------------------------------------------------------
+
+
+def _read_intervals(conn: psycopg.Connection[Any], schema: str, source_id: int) -> list[_Interval]:
+    rows = conn.execute(
+        sql.SQL(
+            'select interval_id, epoch, relation::bigint, schema, "table", partition, '
+            "from_position, verified_position, to_position, state_position, state_by, opened, "
+            "closed, opened_at, closed_at from {} where source_id = %s "
+            "order by epoch, from_position, interval_id"
+        ).format(sql.Identifier(schema, "intervals")),
+        [source_id],
+    )
+    return [_Interval(*row) for row in rows]
+
+
+def _read_gaps(conn: psycopg.Connection[Any], schema: str, source_id: int) -> list[_Gap]:
+    rows = conn.execute(
+        sql.SQL(
+            "select epoch, relation::bigint, from_position, to_position, cause, detail, columns, "
+            "changes, accepted_at from {} where source_id = %s "
+            "order by epoch, from_position, gap_id"
+        ).format(sql.Identifier(schema, "gaps")),
+        [source_id],
+    )
+    return [_Gap(*row) for row in rows]
+
+
+def _read_baselines(
+    conn: psycopg.Connection[Any], schema: str, source_id: int
+) -> dict[int, Baseline]:
+    """The last one of each table."""
+    rows = conn.execute(
+        sql.SQL(
+            "select distinct on (relation) relation::bigint, started_at, finished_at, rows, failed "
+            "from {} where source_id = %s order by relation, baseline_id desc"
+        ).format(sql.Identifier(schema, "baselines")),
+        [source_id],
+    )
+    return {relation: Baseline(*rest) for relation, *rest in rows}
+
+
+def _read_times(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    spans: Sequence[Span],
+    tables: Iterable[Sequence[_Interval]],
+    gaps: Sequence[_Gap],
+    held: _Checkpoint | None,
+) -> _Times:
+    starts: set[_Place] = set()
+    ends: set[_Place] = set()
+    for span in spans:
+        starts.add((span.epoch, span.start))
+        ends.add((span.epoch, span.end))
+    for interval in (each for table in tables for each in table):
+        starts.add((interval.epoch, interval.from_position))
+        ends.add((interval.epoch, interval.from_position))  # of one that was never stored
+        if interval.state_position is not None:
+            starts.add((interval.epoch, interval.state_position))
+        if interval.to_position is not None:
+            ends.add((interval.epoch, interval.to_position))
+    epochs = sorted({span.epoch for span in spans})
+    for gap in gaps:
+        starts.add((_epoch_behind(gap, epochs), gap.to_position))
+        ends.add((gap.epoch, gap.from_position))
+    if held is not None:
+        ends.add((held.epoch, held.position))
+    return _Times(
+        after=_nearest(conn, schema, starts, after=True),
+        before=_nearest(conn, schema, ends, after=False),
+    )
+
+
+def _nearest(
+    conn: psycopg.Connection[Any], schema: str, places: set[_Place], *, after: bool
+) -> dict[_Place, datetime]:
+    """The times of the changes next to these places, by the index on the commit position.
+
+    In a history of several sources their positions mix; the walk is bounded.
+    """
+    towards = sql.SQL(">= p.position order by commit_position")
+    if not after:
+        towards = sql.SQL("< p.position order by commit_position desc")
+    ordered = sorted(places)
+    rows = conn.execute(
+        sql.SQL(
+            "select p.epoch, p.position, c.committed_at "
+            "from unnest(%s::int[], %s::bigint[]) p (epoch, position) cross join lateral ("
+            "select committed_at from (select epoch, committed_at from {} "
+            "where commit_position {} limit %s) near "
+            "where near.epoch = p.epoch limit 1) c"
+        ).format(sql.Identifier(schema, "row_changes"), towards),
+        [[epoch for epoch, _ in ordered], [position for _, position in ordered], _NEAR],
+    )
+    return {(epoch, position): time for epoch, position, time in rows}
+
+
+# --- what is made of it ----------------------------------------------------------------------
+
+
+def _spans(
+    intervals: Sequence[_Interval],
+    gaps: Sequence[_Gap],
+    started: Mapping[int, int],
+    held: _Checkpoint | None,
+) -> tuple[Span, ...]:
+    """Each epoch from where the history of it begins to where it ends."""
+    found: dict[int, list[int]] = {epoch: [position] for epoch, position in started.items()}
+    for interval in intervals:
+        found[interval.epoch].append(interval.from_position)
+        if interval.to_position is not None:
+            found[interval.epoch].append(interval.to_position)
+    for gap in gaps:
+        found[gap.epoch].append(gap.from_position)
+    if held is not None:
+        found[held.epoch].append(held.position)
+    return tuple(
+        # What was accepted or closed ahead of the checkpoint is not captured yet.
+        Span(
+            epoch,
+            Lsn(min(positions)),
+            Lsn(
+                max(min(positions), held.position)
+                if held is not None and held.epoch == epoch
+                else max(positions)
+            ),
+        )
+        for epoch, positions in sorted(found.items())
+    )
+
+
+def _table(
+    intervals: Sequence[_Interval],
+    gaps: Sequence[_Gap],
+    baseline: Baseline | None,
+    held: _Checkpoint | None,
+    times: _Times,
+    epochs: Sequence[int],
+) -> TableCoverage:
+    last = intervals[-1]
+    own = [gap for gap in gaps if gap.relation == last.relation]
+    missing = [_missing(gap, times, epochs) for gap in own]
+    for before, behind in zip(intervals, [*intervals[1:], None], strict=True):
+        if before.to_position is None or before.closed in CONTINUED:
+            continue
+        if behind is None and before.closed in GONE:
+            continue
+        missing.append(
+            Missing(
+                start=times.end(before.epoch, before.to_position),
+                end=None if behind is None else times.start(behind.epoch, behind.from_position),
+                cause=before.closed or "",
+                detail="",
+            )
+        )
+    missing.sort(key=lambda each: (each.start.epoch, each.start.position))
+    return TableCoverage(
+        relation=last.relation,
+        schema=last.schema,
+        table=last.table,
+        partition=last.partition,
+        stretches=tuple(_stretch(each, held, times) for each in intervals),
+        missing=tuple(missing),
+        state=_state(intervals, gaps, baseline, held),
+        baseline=baseline,
+    )
+
+
+def _stretch(interval: _Interval, held: _Checkpoint | None, times: _Times) -> Stretch:
+    to = interval.to_position
+    if to is None:
+        to = interval.from_position
+        if held is not None and held.epoch == interval.epoch:
+            to = max(to, held.position)
+    state = interval.state_position
+    return Stretch(
+        start=times.start(interval.epoch, interval.from_position),
+        end=times.end(interval.epoch, to),
+        open=interval.to_position is None,
+        verified=Lsn(interval.verified_position),
+        state=None if state is None else times.start(interval.epoch, state),
+        state_by=interval.state_by,
+        opened=interval.opened,
+        opened_at=interval.opened_at,
+        closed=interval.closed,
+        closed_at=interval.closed_at,
+    )
+
+
+def _missing(gap: _Gap, times: _Times, epochs: Sequence[int]) -> Missing:
+    return Missing(
+        start=times.end(gap.epoch, gap.from_position),
+        end=times.start(_epoch_behind(gap, sorted(epochs)), gap.to_position),
+        cause=gap.cause,
+        detail=gap.detail,
+        columns=tuple(gap.columns or ()),
+        changes=gap.changes,
+        accepted=gap.accepted_at is not None,
+    )
+
+
+def _epoch_behind(gap: _Gap, epochs: Sequence[int]) -> int:
+    """The epoch that `to_position` is of."""
+    if gap.cause != "epoch_changed":
+        return gap.epoch
+    return min((epoch for epoch in epochs if epoch > gap.epoch), default=gap.epoch)
+
+
+def _state(
+    intervals: Sequence[_Interval],
+    gaps: Sequence[_Gap],
+    baseline: Baseline | None,
+    held: _Checkpoint | None,
+) -> State:
+    last = intervals[-1]
+    if last.to_position is not None:
+        return "ended"
+    if last.state_position is not None:
+        outdated = any(
+            gap.relation in (None, last.relation)
+            and not gap.columns
+            and gap.epoch == last.epoch
+            and last.from_position <= gap.from_position
+            and gap.to_position > last.state_position
+            # One that begins where the history ends is yet to be decided on.
+            and (held is None or gap.from_position < held.position)
+            for gap in gaps
+        )
+        return "outdated" if outdated else "known"
+    if baseline is not None and baseline.started_at >= last.opened_at:
+        if baseline.failed is not None:
+            return "baseline_failed"
+        if baseline.finished_at is None:
+            return "baseline_running"
+    if last.opened in CONTINUED:
+        return "begun_anew"
+    return "behind_gap" if len(intervals) > 1 else "no_baseline"
