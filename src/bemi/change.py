@@ -49,6 +49,8 @@ class Column(msgspec.Struct, frozen=True):
     type: str = ""
     stamp: int = 0
     filled: bool = False
+    generated: str = ""
+    """`s` for a stored generated column, which follows from the others."""
 
 
 class Table(msgspec.Struct, frozen=True, eq=False):

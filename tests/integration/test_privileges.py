@@ -20,6 +20,9 @@ from tests.support.documents import blocks
 PAGE = Path(__file__).parents[2] / "docs/how-to/privileges.md"
 GRANTS = [block.text for block in blocks(PAGE.read_text()) if block.language == "sql"]
 
+# What is done beside the stream, where a failure is only logged: seen by what is there after it.
+BESIDE = ("bemi.upkeep", "bemi.intervals", "bemi.sources", "bemi.baseline_chunks")
+
 
 @pytest.fixture
 def own_server(postgres_bin: Path | None) -> Iterator[Server]:
@@ -48,8 +51,6 @@ def test_a_worker_with_the_least_privileges(
 
             with psycopg.connect(least.destination_url, autocommit=True) as conn_as_worker:
                 for statement in (
-                    "select * from bemi.changes",
-                    "select * from bemi.row_changes",
                     "delete from bemi.row_changes",
                     "update bemi.contexts set context = '{}'",
                     "truncate bemi.row_changes",
@@ -66,7 +67,7 @@ def test_a_worker_with_the_least_privileges(
 
             # Each grant is needed.
             for line in GRANTS[1].strip().splitlines():
-                if "bemi.upkeep" in line:
+                if any(name in line for name in BESIDE):
                     continue
                 revoked = line.replace("grant ", "revoke ", 1).replace(" to ", " from ", 1)
                 history.execute(revoked.encode())

@@ -368,11 +368,22 @@ def test_keys_that_are_not_utf8() -> None:
     assert row["primary_key"] == "caf\\xe9"
 
 
+def without_digests(flags: list[str]) -> list[str]:
+    """But for those of what was left out; each column has one."""
+    left_out = [flag for flag in flags if flag.startswith("too_large:")]
+    digests = [flag for flag in flags if flag.startswith("sha256:")]
+    assert [each.split(":", 1)[1] for each in left_out] == [
+        each.split(":", 2)[2] for each in digests
+    ]
+    assert all(len(each.split(":")[1]) == 64 for each in digests)
+    return [flag for flag in flags if flag not in digests]
+
+
 def test_a_value_too_large_for_jsonb_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(change(None, (b"1", b"x" * 3000, b"[2]", None)))
     assert image(row, "after") == {"id": 1, "doc": [2], "size": None}
-    assert row["flags"] == ["too_large:title"]
+    assert without_digests(row["flags"]) == ["too_large:title"]
 
 
 NUMBERS = Table(
@@ -407,14 +418,14 @@ def test_values_too_large_together_leave_out_the_largest(monkeypatch: pytest.Mon
     monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(change(None, (b"1", b"x" * 1200, b'"' + b"y" * 1300 + b'"', None)))
     assert set(image(row, "after")) == {"id", "title", "size"}
-    assert row["flags"] == ["too_large:doc"]
+    assert without_digests(row["flags"]) == ["too_large:doc"]
 
 
 def test_text_that_escaping_makes_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_JSONB", 2000)
     row = stored(change(None, (b"1", b"\x01" * 600, None, None)))
     assert set(image(row, "after")) == {"id", "doc", "size"}
-    assert row["flags"] == ["too_large:title"]
+    assert without_digests(row["flags"]) == ["too_large:title"]
 
 
 def test_a_value_too_large_in_the_old_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +433,7 @@ def test_a_value_too_large_in_the_old_row_only(monkeypatch: pytest.MonkeyPatch) 
     row = stored(change((b"1", b"x" * 3000, None, None), (b"1", b"y", None, None)))
     assert "title" not in image(row, "changed")
     assert "title" not in image(row, "after")
-    assert row["flags"] == ["too_large:title"]
+    assert without_digests(row["flags"]) == ["too_large:title"]
 
 
 def test_the_old_row_that_the_view_puts_together_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +447,7 @@ def test_the_old_row_that_the_view_puts_together_fits_too(monkeypatch: pytest.Mo
     )
     old = {**image(row, "after"), **image(row, "changed")}
     assert len(json.dumps(old)) < 2000
-    assert row["flags"] == ["too_large:doc"]
+    assert without_digests(row["flags"]) == ["too_large:doc"]
 
 
 @pytest.mark.parametrize("most", [values.MAX_JSONB, 12_000_000], ids=["at once", "with care"])

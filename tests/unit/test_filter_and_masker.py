@@ -68,9 +68,10 @@ def test_an_update_of_ignored_columns_alone_is_no_change() -> None:
     assert taken(rules, with_others) == [with_others]
 
 
-def test_an_update_without_a_difference_is_kept() -> None:
+def test_an_update_without_a_difference_is_ignored_where_some_column_is() -> None:
     same = update()
-    assert taken(Rules(ignore=("*",)), same) == [same]
+    assert taken(Rules(ignore=("users.seen_at",)), same) == []
+    assert taken(Rules(ignore=("other.seen_at",)), same) == [same]
 
 
 def test_creates_and_deletes_are_never_ignored_by_column() -> None:

@@ -180,6 +180,7 @@ class Catalog:
                     type=now.type if now is not None and same else "",
                     stamp=now.stamp if now is not None and same else 0,
                     filled=now is not None and now.filled,
+                    generated=now.generated if now is not None and same else "",
                 )
             )
         above = known is not None and known.root_name is not None

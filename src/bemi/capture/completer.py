@@ -335,7 +335,7 @@ def _sources(
             present = [name for name in here if name in names and name not in others]
             if len(present) == 1:
                 found.append(present[0])
-            elif number not in first and not here & {*names}:
+            elif number not in first and 0 not in first and not here & {*names}:
                 found.append(None)
             else:
                 found.append(UNCHANGED)

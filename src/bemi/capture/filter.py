@@ -70,15 +70,13 @@ class Filter:
 
 
 def only_ignored(change: Change, ignored: frozenset[int]) -> bool:
-    """Whether an UPDATE changed some of the ignored columns, and nothing else."""
+    """Whether an UPDATE changed nothing but ignored columns, or nothing at all."""
     if change.operation is not Operation.UPDATE or change.before is None or change.after is None:
         return False
-    differing = {
-        at
+    return all(
+        was == value or at in ignored
         for at, (was, value) in enumerate(zip(change.before, change.after, strict=True))
-        if was != value
-    }
-    return bool(differing) and differing <= ignored
+    )
 
 
 def _text(value: object) -> str:

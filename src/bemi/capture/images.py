@@ -4,6 +4,7 @@ The quick path takes every value in its natural form. A row in which some value 
 that jsonb would refuse for its size, takes the careful one: text forms, and flags that say so.
 """
 
+import hashlib
 import struct
 from typing import Final
 
@@ -184,6 +185,7 @@ def careful_images(
     for at, column in enumerate(plan.table.columns):
         if at in too_large:
             flags.append(f"too_large:{column.name}")
+            flags.append(f"sha256:{_digest(change, at)}:{column.name}")
             continue
         if at in forms:
             flags.append(f"{forms[at]}:{column.name}")
@@ -196,6 +198,15 @@ def careful_images(
         after=_without(change.after, too_large),
     )
     return quick_images(kept, reduced), tuple(flags)
+
+
+def _digest(change: Change, at: int) -> str:
+    """Of what is left out: the new value's, or, where the row is gone, the old one's."""
+    rows = (change.after, change.before)
+    values = [row[at] for row in rows if row is not None and isinstance(row[at], bytes)]
+    value = values[0] if values else b""
+    assert isinstance(value, bytes)
+    return hashlib.sha256(value).hexdigest()
 
 
 def _fit(plan: Plan, encoders: list[Natural], forms: dict[int, str], rows: list[Row]) -> set[int]:

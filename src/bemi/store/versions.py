@@ -22,6 +22,7 @@ class StoredColumn(msgspec.Struct, frozen=True):
     type_oid: int
     stamp: int
     filled: bool = False
+    generated: str = ""
 
 
 class StoredVersion(msgspec.Struct, frozen=True):
@@ -62,6 +63,7 @@ def version_of(table: Table) -> StoredVersion:
                 column.type_oid,
                 column.stamp,
                 column.filled,
+                column.generated,
             )
             for column in table.columns
         ),
@@ -89,8 +91,10 @@ def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
             renamed = any(each.number == column.number and each.number for each in before.columns)
             if not renamed and (column.filled or moved):
                 found.append(column.name)
-        elif (was.number, was.type_oid) != (column.number, column.type_oid) or (
-            moved and was.stamp != column.stamp
+        elif (
+            was.type_oid != column.type_oid
+            or (was.number and column.number and was.number != column.number)
+            or (moved and was.stamp != column.stamp)
         ):
             found.append(column.name)
     return found

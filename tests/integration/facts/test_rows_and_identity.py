@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import hashlib
 import os
 from typing import Any
 
@@ -410,9 +411,11 @@ def test_jsonb_refuses_strings_and_rows_of_256_mb(tracked: Track) -> None:
     at.source.execute("insert into files select 2, 'b', convert_to(repeat('x', 134217728), 'UTF8')")
     at.source.execute("insert into files values (3, 'c', 'c')")
 
+    note = hashlib.sha256(b"x" * 268435456).hexdigest()
+    data = hashlib.sha256(b"\\x" + b"78" * 134217728).hexdigest()
     assert told(at.changes(), "after", "flags") == [
-        ({"id": 1, "data": "\\x61"}, ["too_large:note"]),
-        ({"id": 2, "note": "b"}, ["too_large:data"]),
+        ({"id": 1, "data": "\\x61"}, ["too_large:note", f"sha256:{note}:note"]),
+        ({"id": 2, "note": "b"}, ["too_large:data", f"sha256:{data}:data"]),
         ({"id": 3, "note": "c", "data": "\\x63"}, None),
     ]
 
