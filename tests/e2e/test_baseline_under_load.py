@@ -24,7 +24,7 @@ from bemi.config import Settings
 from bemi.embedded import Server
 from tests.conftest import SETTINGS, MakeDatabase
 from tests.support import databases
-from tests.support.baselines import assert_same
+from tests.support.baselines import assert_same, assert_state
 from tests.support.tracking import environment, track
 from tests.support.workers import Worker, catch_up
 
@@ -62,6 +62,8 @@ LEAVES: Final = (
     "app.events_south",
     "app.coded",
 )
+
+TABLES: Final = ("app.people", "app.items", "app.notes", "app.events", "app.coded")
 
 LONGEST: Final = 5.0
 """Seconds that no transaction of a baseline on the source may take."""
@@ -307,6 +309,7 @@ def test_the_state_equals_the_source_whoever_is_killed(
         snapshot.kill()
         worker.kill()
     assert_same(settings, *LEAVES)
+    assert_state(settings, *TABLES)
     print(f"seed {seed}: longest transaction {longest.seconds:.2f} s")
 
 

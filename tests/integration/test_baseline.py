@@ -1,6 +1,7 @@
 """The rows that were there before: stored once, consistent with the stream, whatever goes on."""
 
 import contextlib
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from bemi.capture.setup import init
 from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.errors import TableError
+from bemi.history.state import state
+from bemi.lsn import Lsn
 from bemi.rules import Rules
 from tests.conftest import SETTINGS
 from tests.integration.conftest import Track
@@ -308,6 +311,48 @@ def test_rows_that_move_between_the_chunks_are_whole(tracked: Track) -> None:
             "select count(*) from bemi.row_changes where 'unchanged:note' = any(flags)"
         ).fetchone()
     assert row == (20,), "the stream did not have them"
+
+
+def test_a_change_behind_a_chunk_that_is_stored_before_it(
+    tracked: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lacks the long value, which the chunk then tells of the time before."""
+    t = tracked(*PEOPLE)
+    touched = Ledger.touched
+    told: list[int] = []
+
+    def slowly(self: Ledger, interval: Any, moment: Any, keys: Any) -> Any:
+        if not told:
+            told.append(moment.position)
+            t.source.execute("update people set name = 'newer' where id = 7")
+            until(
+                lambda: t.query("select 1 from bemi.row_changes where primary_key = '7'"),
+                60,
+                "the change is stored",
+            )
+        return touched(self, interval, moment, keys)
+
+    monkeypatch.setattr(Ledger, "touched", slowly)
+    (result,) = take(t.settings)
+    assert result.incomplete == 0
+    newer, snapshot = sorted(
+        (row for row in history(t.settings.destination_url) if row["primary_key"] == "7"),
+        key=lambda row: str(row["operation"] == "SNAPSHOT"),
+    )
+    assert newer["flags"] == ["before_unknown", "unchanged:note"]
+    assert snapshot["commit_position"] == told[0] < newer["commit_position"]
+    with psycopg.connect(t.settings.destination_url) as conn:
+        rows = {
+            row.key: (json.loads(bytes(row.image)), row.flags)
+            for row in state(
+                conn, "bemi", t.settings.source, "public.people", Lsn(newer["commit_position"])
+            )
+        }
+    assert rows["7"] == (
+        {"id": 7, "name": "newer", "note": "long " * 1000},
+        frozenset({"before_unknown"}),
+    )
+    assert_same(t.settings, "public.people")
 
 
 def test_truncate_between_the_chunks(tracked: Track) -> None:

@@ -18,6 +18,8 @@ from bemi.capture.baseline import Pace, Result, StoppedError
 from bemi.capture.reading import Limits
 from bemi.capture.snapshot import Snapshot, begin_coverage
 from bemi.config import Settings
+from bemi.history.state import state
+from bemi.lsn import Lsn
 from bemi.store.baselines import Interval
 
 Row = dict[str, Any]
@@ -177,6 +179,37 @@ def assert_same(settings: Settings, *relations: str) -> None:
             missing, extra = rows - found[oid], found[oid] - rows
             assert not missing, f"{relation}: missing {list(missing.items())[:5]}"
             assert not extra, f"{relation}: extra {list(extra.items())[:5]}"
+
+
+def assert_state(settings: Settings, *tables: str) -> None:
+    """What `bemi.history.state` says of the tables, partitions together, is what they hold."""
+    loads = functools.partial(json.loads, parse_float=Decimal)
+    with (
+        psycopg.connect(settings.source_url, autocommit=True) as source,
+        psycopg.connect(settings.destination_url) as destination,
+    ):
+        set_json_loads(loads, source)
+        (end,) = destination.execute(
+            "select position from bemi.checkpoints join bemi.sources using (source_id)"
+            " where name = %s",
+            [settings.source],
+        ).fetchone() or (0,)
+        for table in tables:
+            found = Counter(
+                spelled(loads(bytes(row.image)))
+                for row in state(destination, "bemi", settings.source, table, Lsn(end - 1))
+            )
+            rows = Counter(
+                spelled(row[0])
+                for row in source.execute(
+                    sql.SQL("select to_jsonb(t) from {} t").format(
+                        sql.Identifier(*table.split("."))
+                    )
+                )
+            )
+            missing, extra = rows - found, found - rows
+            assert not missing, f"{table}: missing {list(missing.items())[:5]}"
+            assert not extra, f"{table}: extra {list(extra.items())[:5]}"
 
 
 def spelled(row: Row) -> str:

@@ -20,6 +20,11 @@ from bemi.store import shapes
 from bemi.store.shapes import Shape
 
 _FETCH: Final = 1000
+_UNCHANGED: Final = "unchanged:"
+
+
+_decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class StateRow(msgspec.Struct, frozen=True):
@@ -152,6 +157,16 @@ _KEYED: Final[LiteralString] = """
     order by key, commit_position desc, ordinal desc, half desc
 )
 select key, image::text, flags, commit_position, ordinal from last where image is not null
+"""
+
+# Backwards from a change that lacks values, to where its row came to be.
+_BEFORE: Final[LiteralString] = """
+select after::text, flags, commit_position, ordinal,
+    operation <> 'UPDATE' or previous_key is not null
+from {changes}
+where {its} and (primary_key = %(key)s or previous_key = %(key)s)
+    and (commit_position, ordinal) <= (%(at)s, %(nth)s)
+order by commit_position desc, ordinal desc
 """
 
 _KEYLESS: Final[LiteralString] = """
@@ -362,8 +377,53 @@ class _Asked:
                     frozenset(flags or ()),
                     (commit_position, ordinal),
                 )
+                if part.keyed and any(flag.startswith(_UNCHANGED) for flag in kept):
+                    whole, kept = self._filled(part, key, commit_position, ordinal)
                 old = {f"stale:{column}" for column, to in stale if commit_position < to}
                 yield StateRow(key, whole, frozenset(kept | old))
+
+    def _filled(
+        self, part: _Part, key: str, commit_position: int, ordinal: int
+    ) -> tuple[msgspec.Raw, frozenset[str]]:
+        """A row whose last change left values out that it did not alter: those of before.
+
+        A baseline's row may stand before a change that was stored when it was not there yet.
+        """
+        given = {
+            "relation": part.relation,
+            "epoch": part.epoch,
+            "position": int(self._position),
+            "tables": part.tables,
+            "start": part.start,
+            "key": key,
+            "at": commit_position,
+            "nth": ordinal,
+        }
+        values: dict[str, msgspec.Raw] = {}
+        flags: set[str] = set()
+        missing: set[str] | None = None
+        for after, told, commit, nth, begins in self._ask(_BEFORE, **given):
+            if after is None:
+                break
+            image, kept = shaped(
+                part.shapes, msgspec.Raw(after.encode()), frozenset(told or ()), (commit, nth)
+            )
+            found = _decode(image)
+            if missing is None:
+                values, missing = (
+                    found,
+                    {flag.removeprefix(_UNCHANGED) for flag in kept if flag.startswith(_UNCHANGED)},
+                )
+                flags = {flag for flag in kept if not flag.startswith(_UNCHANGED)}
+            else:
+                for column in sorted(missing & found.keys()):
+                    values[column] = found[column]
+                    flags |= {flag for flag in kept if flag.partition(":")[2] == column}
+                    missing.discard(column)
+            if begins or not missing:
+                break
+        left = {f"{_UNCHANGED}{column}" for column in missing or ()}
+        return msgspec.Raw(_encode(values)), frozenset(flags | left)
 
     def _ask(self, text: LiteralString, **given: object) -> list[tuple[Any, ...]]:
         return self._conn.execute(self._statement(text), given).fetchall()
