@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from bemi.capture import preflight, setup
+from bemi.capture import preflight, setup, worker
 from bemi.capture.checks import CHECKS, Finding
 from bemi.capture.preflight import diagnose
 from bemi.config import Settings
+from bemi.embedded import Server
 from bemi.errors import SetupError
 from bemi.store import migrate
 from tests.support.plain_server import MakeServer, plain_servers
+from tests.support.waiting import until
 
 Connection = psycopg.Connection[Any]
 
@@ -252,6 +255,112 @@ def test_a_clock_that_is_wrong(settings: Settings) -> None:
     assert "the source's clock is 60.0 s behind this machine's" in finding.message
     finding = found(settings, clock=lambda: time.time() - 60)["clocks"]
     assert "the destination's clock is 60.0 s ahead of this machine's" in finding.message
+
+
+def test_a_slot_that_does_not_follow_to_a_standby(
+    settings: Settings, source: Connection, server: Server
+) -> None:
+    init(settings)
+    finding = found(settings)["failover"]
+    assert finding.level == "ok"
+    if source.info.server_version < 170000:
+        assert "before PostgreSQL 17" in finding.message
+        return
+    source.execute("select pg_drop_replication_slot(%s)", [settings.slot])
+    source.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [settings.slot])
+    finding = found(settings)["failover"]
+    assert finding.level == "warning"
+    # The command of the fix, as it is printed, with the password that it leaves out.
+    command = (finding.fix or "").partition(": ")[2]
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={
+            **os.environ,
+            "PATH": f"{server.bin('psql').parent}:{os.environ['PATH']}",
+            "PGPASSWORD": source.info.password,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert found(settings)["failover"].level == "ok"
+
+
+WIDE = "pg_stat_user_tables where relname = 'wide'"
+
+
+def test_prices_of_identities_are_measured(settings: Settings, source: Connection) -> None:
+    source.execute(
+        "create table wide (id int primary key, v text);"
+        " alter table wide alter v set storage external;"
+        " alter table wide replica identity full;"
+        " create table idle (id int primary key)"
+    )
+    init(settings)
+    for table in ("a", "wide"):
+        source.execute(f"insert into {table} select generate_series(1, 200)".encode())
+    source.execute("update wide set v = repeat('x', 10000)")
+    source.execute("vacuum full wide")
+    source.execute("analyze a, wide")
+    worker.run(settings, stop=threading.Event(), until_caught_up=True)
+    # A session counts when it comes to it.
+    until(lambda: fetch(source, f"select n_tup_upd from {WIDE}") == 200, 60, "it is counted")
+    source.execute("select pg_stat_reset()")
+    source.execute("update a set id = id + 1000 where id <= 50; delete from wide where id <= 7")
+    until(lambda: fetch(source, f"select n_tup_del from {WIDE}") == 7, 60, "it is counted")
+    finding = found(settings)["identity prices"]
+    assert finding.level == "ok"
+    wide, a = finding.figures
+    assert (wide.table, wide.identity) == ("public.wide", "full")
+    assert (a.table, a.identity) == ("public.a", "default")
+    assert wide.row_bytes == pytest.approx(10_000, rel=0.3), "a large value is in the old row"
+    assert a.row_bytes == pytest.approx(10, abs=2)
+    assert a.changes_a_day / wide.changes_a_day == pytest.approx(50 / 7)
+    for price in (wide, a):
+        assert price.row_bytes is not None
+        assert price.full_wal_bytes_a_day == pytest.approx(price.changes_a_day * price.row_bytes)
+        assert price.default_lookups_a_day == price.changes_a_day
+        assert price.default_lookup_seconds_a_day is not None
+        assert price.default_lookup_seconds_a_day > 0
+
+
+def test_the_price_of_full_is_what_it_adds_to_the_log(make_plain_server: MakeServer) -> None:
+    """Without images of pages, which say more of checkpoints than of rows."""
+    server = make_plain_server(wal_level="logical", full_page_writes="off", autovacuum="off")
+    settings = Settings(source_url=server.create_database("app"))
+    with psycopg.connect(settings.source_url, autocommit=True) as conn:
+        conn.execute("create table t (id int primary key, n int, a text, b text)")
+        conn.execute(
+            "insert into t select i, 0, repeat('y', i % 300), null from generate_series(1, 2000) i"
+        )
+        conn.execute("analyze t")
+
+        def update() -> int:
+            before = fetch(conn, "select pg_current_wal_insert_lsn() - '0/0'")
+            conn.execute("update t set n = n + 1")
+            conn.execute("vacuum t")
+            return int(fetch(conn, "select pg_current_wal_insert_lsn() - '0/0'") - before)
+
+        update()
+        default = update()
+        conn.execute("alter table t replica identity full")
+        update()
+        added = (update() - default) / 2000
+        finding = until(
+            lambda: next(iter(found(settings)["identity prices"].figures), None),
+            60,
+            "the statistics are there",
+        )
+    assert finding is not None
+    assert finding.row_bytes == pytest.approx(added, rel=0.15)
+    assert finding.default_lookup_seconds_a_day is None, "there is no history yet"
+
+
+def fetch(conn: Connection, query: str) -> Any:
+    row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def test_settings_of_a_server(make_plain_server: MakeServer) -> None:

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from bemi.capture import worker
-from bemi.capture.setup import init
+from bemi.capture.setup import READABLE, init
 from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.errors import GapError, SetupError
@@ -96,12 +96,17 @@ def test_a_reader_that_is_let_in_and_out(own_server: Server) -> None:
         conn.execute("create role auditor")
         init(Settings(source_url=url), readers=["auditor"], report=lambda line: None)
         conn.execute("set role auditor")
-        conn.execute("select * from bemi.changes")
+        for view in READABLE:
+            conn.execute(f"select * from bemi.{view}".encode())
+        for table in ("row_changes", "contexts", "intervals", "rules"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(f"select * from bemi.{table}".encode())
         conn.execute("reset role")
         conn.execute(GRANTS[3].encode())
         conn.execute("set role auditor")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            conn.execute("select * from bemi.changes")
+        for view in READABLE:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(f"select * from bemi.{view}".encode())
         conn.execute(sql.SQL("reset role"))
 
 

@@ -92,18 +92,27 @@ def at(tracked: Track) -> Tracked:
     for table in ("fresh", "old", "away", "back", "gone", "parts"):
         found.source.execute(f"insert into {table} values (7)".encode())
     found.catch_up()
+    _fill(found)
+    found.catch_up()
     for table in ("away", "back"):
         found.source.execute(OUT.format(table).encode())
         found.source.execute(f"insert into {table} values (8)".encode())
     found.source.execute("drop table gone")
     found.source.execute("insert into fresh values (8)")
     found.catch_up()
+    _fill(found)
     found.source.execute(IN.format("back").encode())
     found.source.execute("insert into fresh values (9)")
     found.catch_up()
     found.source.execute("insert into back values (10)")
+    _fill(found)
     found.catch_up()
     return found
+
+
+def _fill(tracked: Tracked) -> None:
+    """Log between two events, so that each has cells of its own in a bar."""
+    tracked.source.execute("select pg_logical_emit_message(true, 'x', repeat('x', 300000))")
 
 
 def test_what_is_complete_since_when_and_what_is_missing_and_why(at: Tracked) -> None:

@@ -43,6 +43,8 @@ class Slot:
     confirmed: Lsn | None
     retained: int | None
     """Bytes of WAL that the source keeps for it."""
+    failover: bool | None
+    """Whether standbys that synchronise slots have it; None before PostgreSQL 17."""
 
     def fault(self, database: str) -> str | None:
         """Why a worker of `database` can't use it, if so."""
@@ -68,14 +70,15 @@ def read(conn: psycopg.Connection[Any], name: str) -> Slot | None:
             "  where a.pid = s.active_pid),"
             " s.wal_status, s.safe_wal_size, s.confirmed_flush_lsn::text,"
             " case when not pg_is_in_recovery()"
-            "  then pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint end"
+            "  then pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint end,"
+            " (to_jsonb(s) ->> 'failover')::boolean"
             " from pg_replication_slots s where s.slot_name = %s",
             [name],
         ).fetchone()
     if row is None:
         return None
     confirmed = None if row[9] is None else Lsn.parse(row[9])
-    return Slot(*(*row[:9], confirmed, row[10]))
+    return Slot(*(*row[:9], confirmed, *row[10:]))
 
 
 def create(

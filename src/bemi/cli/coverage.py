@@ -217,13 +217,14 @@ def _missing(missing: Missing) -> str:
         words += f", {count(missing.changes, 'change')}"
     if missing.cause == "chain" and missing.detail:
         words += f": {missing.detail}"
+    words += f" ({missing.cause})"
     if missing.end is None:
         until = "until now"
         words += f": {_AGAIN[missing.cause]}" if missing.cause in _AGAIN else ""
     else:
         until = f"to {_place(missing.end, up=True)}"
     pending = "" if missing.accepted else "; not accepted yet"
-    return f"from {_place(missing.start, up=False)} {until}: {words} ({missing.cause}){pending}"
+    return f"from {_place(missing.start, up=False)} {until}: {words}{pending}"
 
 
 def _start(moment: Moment) -> str:

@@ -6,10 +6,10 @@ them in the order in which they rest on each other.
 
 from typing import Final
 
-from bemi.capture.checks import ddl, destination, published, source
+from bemi.capture.checks import ddl, destination, identity, published, source
 from bemi.capture.checks.finding import Check, Finding, Servers
 
-__all__ = ["CHECKS", "Finding", "Servers", "ddl", "destination", "published", "source"]
+__all__ = ["CHECKS", "Finding", "Servers", "ddl", "destination", "identity", "published", "source"]
 
 CHECKS: Final = (
     Check("source", source.reachable),
@@ -29,11 +29,13 @@ CHECKS: Final = (
     Check("publication", published.publication_whole, ("source",)),
     Check("tracked", published.all_published, ("publication",)),
     Check("slot", published.slot_usable, ("source",)),
+    Check("failover", published.failover, ("slot",)),
     Check("DDL", ddl.recorded, ("source",)),
     Check("writable", destination.writable, ("destination",)),
     Check("destination encoding", destination.encoding, ("destination",)),
     Check("history", destination.version, ("destination",)),
     Check("destination TLS", destination.tls, ("destination",)),
+    Check("identity prices", identity.prices, ("source",)),
     Check("durability", destination.durable_commits, ("destination",)),
     Check("clocks", destination.clocks, ("source", "destination")),
 )

@@ -29,6 +29,28 @@ class Finding:
     level: Level
     message: str
     fix: str | None = None
+    figures: "tuple[Price, ...]" = ()
+    """Of each table, where the finding is about figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What both replica identities of a table cost a day; None is what can't be told.
+
+    `identity` is the present one, `default` for one that logs the key alone.
+    """
+
+    table: str
+    identity: Literal["default", "full"]
+    changes_a_day: float
+    """Updates and deletes."""
+    row_bytes: float | None
+    """The average old row, large values included."""
+    full_wal_bytes_a_day: float | None
+    """That FULL adds to the log."""
+    default_lookups_a_day: float
+    """That DEFAULT needs in the history."""
+    default_lookup_seconds_a_day: float | None
 
 
 @dataclass(slots=True)

@@ -1,5 +1,9 @@
 """What `init` makes on the source: the tables to publish, the publication, the slot."""
 
+import shlex
+
+from psycopg import conninfo
+
 from bemi.capture import publication, slot
 from bemi.capture.checks.finding import (
     Finding,
@@ -172,3 +176,38 @@ def slot_usable(servers: Servers) -> Finding:
         )
     state = "in use" if found.active_pid is not None else "idle: no worker is running"
     return Finding("slot", "ok", f'the replication slot "{name}" is {state}; {kept}')
+
+
+def failover(servers: Servers) -> Finding:
+    """Whether a standby that takes over has the slot, too. A slot can follow from 17 on."""
+    found = servers.slot
+    if found is None:
+        return Finding("failover", "not checked", "not checked: there is no slot yet")
+    if found.failover is None:
+        return Finding(
+            "failover",
+            "ok",
+            "before PostgreSQL 17 a slot does not follow to a standby: after a failover `bemi"
+            " recover` makes a new one, and tells what it missed",
+        )
+    if found.failover:
+        return Finding(
+            "failover", "ok", "standbys that synchronise slots have the replication slot"
+        )
+    conn = source_of(servers)
+    address = conninfo.make_conninfo(
+        host=conn.info.host,
+        port=conn.info.port,
+        user=conn.info.user,
+        dbname=conn.info.dbname,
+        replication="database",
+    )
+    return Finding(
+        "failover",
+        "warning",
+        f'the replication slot "{found.name}" does not follow to a standby: a failover loses it,'
+        " and the changes that were not stored yet",
+        "stop the worker (the statement waits for it), then as a role that may replicate:"
+        f" psql {shlex.quote(address)} -c 'ALTER_REPLICATION_SLOT"
+        f" {found.name} (FAILOVER true)'",
+    )
