@@ -45,8 +45,8 @@ def at(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> Tracked:
         conn.execute("select bemi.ensure_partitions(now(), now())")
         conn.execute(
             "insert into bemi.contexts (id, transaction_id, queued_at, context) "
-            "select ((now()::date - date '2000-01-01')::bigint << 44) | (1::bigint << 32), 7, now(),"
-            " '{\"user_id\": 1}'"
+            "select ((now()::date - date '2000-01-01')::bigint << 44) | (1::bigint << 32), 7,"
+            " now(), '{\"user_id\": 1}'"
         )
         conn.execute(
             "insert into bemi.row_changes (committed_at, commit_position, position, context_id, id,"

@@ -1,8 +1,8 @@
 """What PostgreSQL sends of a row, what names it, and what Bemi makes of that."""
 
 import dataclasses
-import json
 import hashlib
+import json
 import os
 from typing import Any
 
