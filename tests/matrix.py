@@ -29,16 +29,19 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="All other arguments go to pytest; paths among them replace tests/integration.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--versions", nargs="+", choices=VERSIONS, default=VERSIONS, metavar="VERSION"
-    )
+    parser.add_argument("--versions", nargs="+", default=VERSIONS, metavar="VERSION")
     chosen, rest = parser.parse_known_args(arguments)
+    versions = [each for each in chosen.versions if each.isdigit()]
+    # Paths right behind the versions are taken for some by argparse.
+    rest = [*(each for each in chosen.versions if each not in versions), *rest]
+    if unknown := [each for each in versions if each not in VERSIONS]:
+        parser.error(f"no such version: {', '.join(unknown)} (there are {', '.join(VERSIONS)})")
     if not any(Path(part.split("::")[0]).exists() for part in rest):
         rest = ["tests/integration", *rest]
     lines: list[str] = []
     failed = False
-    for number, version in enumerate(chosen.versions, start=1):
-        say(f"== PostgreSQL {version} ({number} of {len(chosen.versions)})")
+    for number, version in enumerate(versions, start=1):
+        say(f"== PostgreSQL {version} ({number} of {len(versions)})")
         began = time.monotonic()
         try:
             programs = install(version)
