@@ -58,11 +58,13 @@ def take(
     rate: int | None = None,
     recorder: Recorder | None = None,
     stop: threading.Event | None = None,
-    accept_gap: bool = False,
+    before: Callable[[Settings, Callable[[], None], threading.Event], None] | None = None,
 ) -> list[Result]:
     """What `bemi snapshot` does, with a worker alongside where there is none."""
     stop = stop or threading.Event()
-    with Alongside(settings, accept_gap=accept_gap) as alongside:
+    with Alongside(settings, accept_gap=before is not None) as alongside:
+        if before is not None:
+            before(settings, alongside.look, stop)
         snapshot = Snapshot(
             settings,
             chosen=chosen,
