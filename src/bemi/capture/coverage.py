@@ -494,12 +494,16 @@ def _glance(source: Connection, table: Known) -> _Glance:
             source.execute(sql.SQL("set local statement_timeout to {}").format(_GLANCE_TIMEOUT))
             source.execute(sql.SQL("lock table only {} in access share mode").format(name))
             before, _ = _here(source)
+            # Without parameters, which a `%` in the name would be taken for.
             row = source.execute(
                 sql.SQL(
-                    "select to_regclass(%s)::oid::bigint, pg_relation_size(%s::oid::regclass) = 0, "
-                    "exists (select from only {})"
-                ).format(name),
-                [name.as_string(source), table.relation],
+                    "select to_regclass({name})::oid::bigint, "
+                    "pg_relation_size({oid}::oid::regclass) = 0, exists (select from only {table})"
+                ).format(
+                    name=sql.Literal(name.as_string(source)),
+                    oid=sql.Literal(table.relation),
+                    table=name,
+                )
             ).fetchone()
             after, at = _here(source)
     except (
