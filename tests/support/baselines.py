@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -178,9 +179,7 @@ def assert_same(settings: Settings, *relations: str) -> None:
         for relation in relations:
             oid, rows = present(source, relation)
             assert oid in found, f"the state of {relation} is not known"
-            missing, extra = rows - found[oid], found[oid] - rows
-            assert not missing, f"{relation}: missing {list(missing.items())[:5]}"
-            assert not extra, f"{relation}: extra {list(extra.items())[:5]}"
+            assert_equal(relation, rows, found[oid])
 
 
 def assert_state(settings: Settings, *tables: str) -> None:
@@ -209,9 +208,20 @@ def assert_state(settings: Settings, *tables: str) -> None:
                     )
                 )
             )
-            missing, extra = rows - found, found - rows
-            assert not missing, f"{table}: missing {list(missing.items())[:5]}"
-            assert not extra, f"{table}: extra {list(extra.items())[:5]}"
+            assert_equal(table, rows, found)
+
+
+def assert_equal(name: str, rows: Counter[str], found: Counter[str]) -> None:
+    different = [
+        f"{kind} {shortened(row)} × {count}"
+        for kind, rows in (("missing", rows - found), ("extra", found - rows))
+        for row, count in sorted(rows.items())[:10]
+    ]
+    assert not different, f"{name}: " + "; ".join(different)
+
+
+def shortened(row: str) -> str:
+    return re.sub(r"(.{20}).{30,}?(.{5})\"", r'\1…\2"', row)
 
 
 def spelled(row: Row) -> str:

@@ -395,7 +395,7 @@ def lacking(
             ).format(lacks=_LACKS, **_tables(schema)),
             {**parameters, "keys": batch},
         )
-        whole = dict.fromkeys(batch, True)
+        whole = dict.fromkeys(batch, False)
         for key, previous, operation, lacks in events:
             if previous in whole:
                 whole[previous] = True  # nobody has this key now
