@@ -10,7 +10,8 @@ must give each value's text, byte by byte.
 Exceptions:
 
 - `json` in its natural form is compared as JSON, with numbers by their value and sign, because
-  jsonb keeps neither white space nor the order of keys; in its text form, as text.
+  jsonb keeps neither white space nor the order of keys; in its text form, as text, but where the
+  old row is taken from the history itself, which may have had it in its natural form.
 - `xml` is compared as PostgreSQL writes it: the declaration of an encoding is no part of that.
 - A generated column does not come through the stream before PostgreSQL 18: it comes back as null.
 - A column that the flags call unknown may be missing, in tables that are not REPLICA IDENTITY FULL.
