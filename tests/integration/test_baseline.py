@@ -473,16 +473,21 @@ def test_row_level_security_is_refused_and_never_hides_rows(tracked: Track) -> N
         assert "bypassrls" in (caught.value.fix or "")
 
 
-def test_two_at_once_are_refused(tracked: Track, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bemi.capture.snapshot._SETTLING", 1.0)
+def test_of_two_at_once_one_waits(tracked: Track) -> None:
     t = tracked(*PEOPLE)
     t.catch_up()
     other = Ledger(t.settings)
     with pytest.raises(BaselineBusyError, match="another process"):
-        take(t.settings)
+        Ledger(t.settings)
+    recorder = Recorder()
+    thread = threading.Thread(target=take, args=[t.settings], kwargs={"recorder": recorder})
+    thread.start()
+    until(lambda: recorder.reasons, 60, "it says that it waits")
+    assert "another process takes baselines" in recorder.reasons[0]
+    assert snapshots(t.settings) == []
     other.close()
-    (result,) = take(t.settings)
-    assert result.rows == 50
+    thread.join()
+    assert_same(t.settings, "public.people")
 
 
 def test_rules_that_are_not_the_workers_are_refused(

@@ -93,7 +93,9 @@ class Alongside:
     def _run(self) -> None:
         accept_gap, self._accept_gap = self._accept_gap, False
         try:
-            worker.run(self._settings, stop=self._stop, accept_gap=accept_gap)
+            worker.run(
+                self._settings, stop=self._stop, accept_gap=accept_gap, takes_baselines=False
+            )
         except BemiError as error:
             # Another worker that has come meanwhile is as good.
             if not isinstance(error.__cause__, SlotBusyError):

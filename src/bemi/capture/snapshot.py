@@ -30,8 +30,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 
 _SETTLING: Final = 15.0
-"""Seconds in which a worker that just started has declared its rules, and the server has noticed
-that a process which took baselines is gone."""
+"""Seconds in which a worker that just started has declared its rules."""
 
 _LOOK: Final = 10.0
 """Seconds between looks for tables that lack a baseline."""
@@ -79,11 +78,11 @@ class Snapshot:
                 self._captures()
                 self._take_all()
                 return
-            except (RulesDifferError, BaselineBusyError) as error:
+            except RulesDifferError as error:
                 if time.monotonic() - began > _SETTLING:
                     raise
                 reason = str(error)
-            except PassingError as error:
+            except (PassingError, BaselineBusyError) as error:
                 reason = str(error)
             if pause >= 1.0:
                 self._reports.waiting(reason)
@@ -146,7 +145,7 @@ def watch_baselines(settings: Settings) -> Iterator[None]:
         taken = Snapshot(
             settings, chosen=lacks, reports=_Logged(), captures=lambda: None, stop=stop
         )
-        with contextlib.suppress(StoppedError, BaselineBusyError):
+        with contextlib.suppress(StoppedError):
             taken.run()
         failed = {result.table for result in taken.results if result.error is not None}
         given_up.update(

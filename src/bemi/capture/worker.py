@@ -59,14 +59,18 @@ def run(
     stop: threading.Event,
     until_caught_up: bool = False,
     accept_gap: bool = False,
+    takes_baselines: bool = True,
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Capture until `stop` is set, or all that was committed before this call is stored.
 
     With `accept_gap`, changes that can't be had any more are recorded as a gap and left
-    behind. Raises `BemiError` for what waiting will not mend, `GapError` among it.
+    behind. `takes_baselines`: where `init` was told to let workers do so. Raises `BemiError` for
+    what waiting will not mend, `GapError` among it.
     """
-    Worker(settings, stop=stop, accept_gap=accept_gap, clock=clock).run(until_caught_up)
+    Worker(
+        settings, stop=stop, accept_gap=accept_gap, takes_baselines=takes_baselines, clock=clock
+    ).run(until_caught_up)
 
 
 class Worker:
@@ -81,6 +85,7 @@ class Worker:
         *,
         stop: threading.Event,
         accept_gap: bool,
+        takes_baselines: bool = True,
         clock: Callable[[], float],
         well: Callable[[], None] = lambda: None,
     ) -> None:
@@ -91,6 +96,7 @@ class Worker:
         self._leave = threading.Event()
         """The session that there is shall end, and another one begin."""
         self._accept_gap = accept_gap
+        self._takes_baselines = takes_baselines
         self._clock = clock
         self._well = well
         self._target: Lsn | None = None
@@ -154,7 +160,7 @@ class Worker:
             open_session(settings, accept_gap=self._accept_gap, clock=self._clock) as session,
             watch_tables(session.rules),
             watch_store(settings),
-            watch_baselines(settings),
+            watch_baselines(settings) if self._takes_baselines else contextlib.nullcontext(),
             decisions.watched(settings, self._leave.set),
         ):
             source, sink = session.source, session.sink

@@ -1,0 +1,174 @@
+"""`bemi snapshot` and `bemi init --snapshot` as their users call them."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+
+from bemi.config import Settings
+from tests.integration.conftest import Track
+from tests.support.baselines import assert_same, history
+from tests.support.tracking import environment
+from tests.support.waiting import until
+from tests.support.workers import Worker
+
+PEOPLE = (
+    "create table people (id int primary key, name text)",
+    "insert into people select g, 'name ' || g from generate_series(1, 300) g",
+)
+
+
+def bemi(settings: Settings, *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bemi", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**environment(settings), "COLUMNS": "120"},
+        timeout=100,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def stored(settings: Settings) -> int:
+    with psycopg.connect(settings.destination_url) as conn:
+        row = conn.execute("select coalesce(sum(rows), 0)::int from bemi.baselines").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_it_tells_what_it_stored(tracked: Track) -> None:
+    t = tracked(*PEOPLE, "create table q (id int primary key)", "insert into q values (1)")
+    assert bemi(t.settings, "snapshot") == (
+        0,
+        (
+            "public.people: begins\npublic.people: 300 rows\npublic.q: begins\n"
+            "public.q: 1 row\nbaselines of 2 tables stored, 301 rows\n"
+        ),
+        "",
+    )
+    assert bemi(t.settings, "snapshot")[:2] == (
+        0,
+        "every table that is tracked has its baseline\n",
+    )
+    assert_same(t.settings, "public.people", "public.q")
+
+
+def test_globs_choose_and_json_is_for_programs(tracked: Track) -> None:
+    t = tracked(
+        *PEOPLE,
+        "create schema s",
+        "create table s.q (id int primary key)",
+        "insert into s.q values (1)",
+        "create table p (id int primary key) partition by range (id)",
+        "create table p_1 partition of p for values from (0) to (10)",
+        "insert into p values (1), (2)",
+    )
+    for arguments, tables in (
+        (("--table", "p"), {"public.p_1": 2}),
+        (("--schema", "s"), {"s.q": 1}),
+        (("--table", "nothing"), {}),
+        (("--table", "peop*"), {"public.people": 300}),
+    ):
+        code, out, _ = bemi(t.settings, "snapshot", "--json", *arguments)
+        told = json.loads(out)
+        assert (code, told["complete"]) == (0, True)
+        assert {each["table"]: each["rows"] for each in told["tables"]} == tables
+
+
+def test_what_fails_is_an_exit_code_with_its_fix(tracked: Track, tmp_path: Path) -> None:
+    t = tracked(*PEOPLE)
+    t.source.execute("create role narrow login superuser password 'x'")
+    t.source.execute("alter role narrow nosuperuser replication")
+    t.source.execute("grant all on database postgres to narrow")
+    narrow = psycopg.conninfo.make_conninfo(t.settings.source_url, user="narrow", password="x")
+    try:
+        with Worker(t.settings, tmp_path) as worker:
+            worker.ready()
+            code, out, err = bemi(t.settings, "snapshot", "--source-url", narrow)
+        assert code == 1
+        assert "error: public.people: the role narrow may not read public.people" in err
+        assert "fix: grant select on public.people to narrow;" in err
+        assert "baselines of" not in out
+    finally:
+        t.source.execute("drop owned by narrow; drop role narrow")
+
+
+def test_without_a_slot_it_names_recover(tracked: Track) -> None:
+    t = tracked(*PEOPLE)
+    t.source.execute("select pg_drop_replication_slot(%s)", [t.settings.slot])
+    code, _, err = bemi(t.settings, "snapshot")
+    assert code == 1
+    assert "`bemi recover`" in err
+
+
+def test_it_goes_on_after_a_kill_and_repeats_nothing(tracked: Track) -> None:
+    t = tracked(*PEOPLE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bemi", "snapshot", "--rate", "40", "--json"],
+        env=environment(t.settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: stored(t.settings) >= 80, 60, "two chunks are stored")
+    process.kill()
+    process.wait()
+    done = stored(t.settings)
+    assert done < 300
+    code, out, _ = bemi(t.settings, "snapshot")
+    assert code == 0
+    assert f"public.people: goes on behind {done} rows" in out
+    keys = Counter(row["primary_key"] for row in history(t.settings.destination_url))
+    assert len(keys) == 300
+    assert set(keys.values()) == {1}
+    assert_same(t.settings, "public.people")
+
+
+def test_ctrl_c_keeps_what_is_stored_and_says_how_to_go_on(tracked: Track) -> None:
+    t = tracked(*PEOPLE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bemi", "snapshot", "--rate", "40"],
+        env=environment(t.settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: stored(t.settings) >= 40, 60, "a chunk is stored")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped after 0 tables; what is stored stays" in out
+    assert "Traceback" not in err
+    assert bemi(t.settings, "snapshot", "--chunk-rows", "50")[0] == 0
+    assert_same(t.settings, "public.people")
+
+
+def test_init_takes_it_and_lets_the_worker_go_on(source_url: str, destination_url: str) -> None:
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        for statement in PEOPLE:
+            conn.execute(statement.encode())
+    settings = Settings(source_url=source_url, destination_url=destination_url)
+    code, out, err = bemi(settings, "init", "--snapshot")
+    assert (code, err) == (0, "")
+    assert "baselines of 1 table stored, 300 rows" in out
+    assert_same(settings, "public.people")
+    code, out, _ = bemi(settings, "init", "--snapshot", "--json")
+    assert code == 0
+    assert json.loads(out)["baselines"] == []
+    with psycopg.connect(destination_url) as conn:
+        row = conn.execute("select setup -> 'snapshot' from bemi.sources").fetchone()
+    assert row == (True,)
+
+
+def test_it_works_beside_a_worker(tracked: Track, tmp_path: Path) -> None:
+    t = tracked(*PEOPLE)
+    with Worker(t.settings, tmp_path) as worker:
+        worker.ready()
+        assert bemi(t.settings, "snapshot", "--chunk-rows", "40")[0] == 0
+        assert worker.running
+    assert_same(t.settings, "public.people")
