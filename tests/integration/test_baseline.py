@@ -19,7 +19,7 @@ from bemi.capture.reading import Limits, TableReader
 from bemi.capture.setup import init
 from bemi.config import Settings
 from bemi.embedded import Server
-from bemi.errors import TableError
+from bemi.errors import SetupError, TableError
 from bemi.history.state import state
 from bemi.lsn import Lsn
 from bemi.rules import Rules
@@ -355,6 +355,44 @@ def test_a_change_behind_a_chunk_that_is_stored_before_it(
     assert_same(t.settings, "public.people")
 
 
+def test_old_rows_come_from_a_baseline_as_they_do_from_the_log(tracked: Track) -> None:
+    """The same statements on twin tables, one under FULL: the same images, row by row."""
+    columns = "(id int primary key, name text, n numeric, note text)"
+    t = tracked(*(
+        statement.replace("TWIN", name)
+        for name in ("one", "other")
+        for statement in (
+            f"create table TWIN {columns}",
+            "alter table TWIN alter note set storage external",
+            (
+                "insert into TWIN select g, 'n' || g, g / 7.0, repeat('long ', 1000)"
+                " from generate_series(1, 40) g"
+            ),
+        )
+    ), "alter table other replica identity full")  # fmt: skip
+    take(t.settings, rows=15)
+    for statement in (
+        "update TWIN set name = 'new' where id % 3 = 0",
+        "update TWIN set note = 'short' where id % 5 = 0",
+        "update TWIN set id = id + 100 where id % 7 = 0",
+        "update TWIN set n = n + 1",
+        "delete from TWIN where id % 2 = 0",
+        "insert into TWIN values (2, 'again', 1, repeat('x ', 3000))",
+        "update TWIN set n = 0 where id = 2",
+    ):
+        for name in ("one", "other"):
+            t.source.execute(statement.replace("TWIN", name).encode())
+    t.catch_up()
+    seen: dict[str, list[tuple[Any, ...]]] = {"one": [], "other": []}
+    for row in history(t.settings.destination_url):
+        if row["operation"] != "SNAPSHOT":
+            seen[row["table"]].append(
+                (row["operation"], row["primary_key"], row["was"], row["after"], row["flags"])
+            )
+    assert len(seen["one"]) > 80
+    assert seen["one"] == seen["other"]
+
+
 def test_truncate_between_the_chunks(tracked: Track) -> None:
     t = tracked(*PEOPLE)
 
@@ -393,6 +431,37 @@ def test_a_locked_table_is_waited_for(tracked: Track) -> None:
     conn.close()
     thread.join()
     assert_same(t.settings, "public.people")
+
+
+def test_servers_that_restart_are_waited_for(slow_commits: Server) -> None:
+    """In the middle of it, as a crash would: nothing is stored twice, and nothing is left out."""
+    source_url = slow_commits.create_database("source")
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        for statement in PEOPLE:
+            conn.execute(statement.encode())
+    settings = track(source_url, slow_commits.create_database("destination"), schemas=("*",))
+    restarted: list[int] = []
+
+    def restart(_name: str, done: int) -> None:
+        if done in (10, 30) and done not in restarted:
+            restarted.append(done)
+            slow_commits.stop("immediate")
+            slow_commits.start()
+
+    (result,) = take(settings, rows=10, recorder=Recorder(restart))
+    assert (result.rows, result.error, restarted) == (50, None, [10, 30])
+    keys = Counter(row["primary_key"] for row in snapshots(settings))
+    assert len(keys) == 50
+    assert set(keys.values()) == {1}
+    assert_same(settings, "public.people")
+
+
+def test_a_source_that_is_paused_is_refused(tracked: Track) -> None:
+    """Its worker would wait, and the baseline with it."""
+    t = tracked(*PEOPLE)
+    t.query("update bemi.sources set paused_at = now() returning name")
+    with pytest.raises(SetupError, match="is paused"):
+        take(t.settings)
 
 
 # --- what can't be ---------------------------------------------------------------------------

@@ -26,8 +26,9 @@ from typing import Final, Protocol
 import msgspec
 
 from bemi.capture.differences import Corrections, difference
+from bemi.capture.layout import ReadRow
 from bemi.capture.ledger import Chunk, Ledger, Subject, transaction_of
-from bemi.capture.reading import AlteredError, Limits, Moment, ReadRow, TableReader
+from bemi.capture.reading import AlteredError, Limits, Moment, TableReader
 from bemi.change import UNCHANGED, Change, Operation, Row
 from bemi.config import Settings
 from bemi.errors import TableError

@@ -15,9 +15,10 @@ import psycopg
 from bemi.capture.completer import Completer
 from bemi.capture.encoder import Encoder
 from bemi.capture.keys import stored_key
+from bemi.capture.layout import ReadRow, shape_of
 from bemi.capture.masker import Masker
 from bemi.capture.protocol import postgres_time
-from bemi.capture.reading import Moment, ReadRow, shape_of
+from bemi.capture.reading import Moment
 from bemi.change import Change, Operation, Row, Stretch, Table, Transaction
 from bemi.config import Settings
 from bemi.connections import connect, explained, make_lasting
@@ -324,6 +325,11 @@ class Ledger:
             raise SetupError(
                 f'the source "{settings.source}" is not registered in the destination',
                 fix="run `bemi init`",
+            )
+        if stored.paused_at is not None:
+            raise SetupError(
+                f"the source {settings.source} is paused, so its history does not go on",
+                fix=f"run `bemi source resume {settings.source}`",
             )
         return stored.source_id, checkpoints.read_epoch(self._conn, self._schema, held.epoch)
 

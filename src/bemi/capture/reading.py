@@ -12,14 +12,15 @@ comes between. Rows come as the stream would send them: PostgreSQL's text, under
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 import psycopg
-from psycopg import pq, sql
+from psycopg import sql
 
 from bemi.capture.catalog import Catalog
 from bemi.capture.encodings import Encoding, encoding_of
+from bemi.capture.layout import Layout, RawSession, ReadRow, lay_out, shape_of
 from bemi.capture.source import STREAM_SETTINGS
 from bemi.capture.stitcher import BASELINE_PREFIX
 from bemi.change import Table
@@ -38,8 +39,6 @@ it, no look takes 5 s."""
 _MOST_PATIENCE: Final = 600_000
 """Where a statement was given up, the next try gets twice its time, up to this: behind a million
 dead rows even one row takes long."""
-
-ReadRow: TypeAlias = tuple[bytes | None, ...]
 
 _FIRST_STEP: Final = 8
 _LARGEST_STEP: Final = 2000
@@ -85,18 +84,15 @@ class Page(msgspec.Struct, frozen=True):
     exhausted: bool
 
 
-class _Layout(msgspec.Struct, frozen=True):
-    """How to ask for a table's rows; names as SQL, in the source's encoding."""
+class _Tempo:
+    """What reading has taken so far, by which the next statement is measured."""
 
-    table: Table
-    name: bytes
-    columns: bytes
-    paging: tuple[int, ...]
-    """Columns of an index by whose order rows can be paged; empty where there is none."""
-    paging_names: tuple[bytes, ...]
-    paging_types: tuple[bytes, ...]
-    search_path: bytes | None
-    """Another than the session's, where that does not lead to the index's own operators."""
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.patience = _PATIENCE
+        """Milliseconds."""
+        self.steps: dict[int, int] = {}
+        """Rows of one statement, by table."""
 
 
 class TableReader:
@@ -115,10 +111,8 @@ class TableReader:
     ) -> None:
         """`timeline` is the epoch's: a look at a server on another one is refused."""
         self._timeline = timeline
-        self._clock = clock
-        self._layouts: dict[int, _Layout] = {}
-        self._patience = _PATIENCE
-        self._step: dict[int, int] = {}
+        self._layouts: dict[int, Layout] = {}
+        self._tempo = _Tempo(clock)
         with contextlib.ExitStack() as stack:
             self._aside = stack.enter_context(
                 connect(settings.source_url, what="source", client_encoding="UTF8")
@@ -128,7 +122,7 @@ class TableReader:
             )
             self._encoding = self._prepare()
             self._catalog = Catalog(self._aside, self._encoding, settings.publication)
-            self._pgconn = self._conn.pgconn
+            self._session = RawSession(self._conn.pgconn)
             stack.pop_all()
 
     def close(self) -> None:
@@ -178,8 +172,8 @@ class TableReader:
         try:
             layout, moment = self._open(relation, at_once)
             name = _shown(layout.table)
-            yield Look(self, layout, moment)
-            self._run(b"commit")
+            yield Look(self._session, layout, moment, self._tempo)
+            self._session.run(b"commit")
         except psycopg.errors.QueryCanceled as error:
             raise PassingError(f"{name} was not read in time: it gets more") from error
         except psycopg.errors.LockNotAvailable as error:
@@ -218,7 +212,7 @@ class TableReader:
             )
         return encoding
 
-    def _open(self, relation: int, at_once: bool) -> tuple[_Layout, Moment]:
+    def _open(self, relation: int, at_once: bool) -> tuple[Layout, Moment]:
         """Begin: with the lock held, see that the table is what the layout says."""
         layout = self._layouts.get(relation) or self._lay_out(relation)
         for _ in range(_RENAMES):
@@ -226,7 +220,7 @@ class TableReader:
                 psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName
             ):
                 self._begin(layout, at_once)
-                snapshot, position, timeline, oid = self._values(
+                snapshot, position, timeline, oid = self._session.row(
                     _SNAPSHOT, BASELINE_PREFIX.encode(), layout.name
                 )
                 assert snapshot is not None
@@ -246,8 +240,8 @@ class TableReader:
                 )
         raise PassingError("the table is being renamed again and again")
 
-    def _begin(self, layout: _Layout, at_once: bool) -> None:
-        patience = 0 if at_once else self._patience
+    def _begin(self, layout: Layout, at_once: bool) -> None:
+        patience = 0 if at_once else self._tempo.patience
         statements = [
             b"begin isolation level repeatable read read only",
             # Policies must make it fail, not leave rows out.
@@ -266,15 +260,11 @@ class TableReader:
             ]
         if layout.search_path is not None:
             statements.insert(1, b"set local search_path to " + layout.search_path)
-        self._run(b"; ".join(statements))
+        self._session.run(b"; ".join(statements))
 
     def _end(self) -> None:
-        if self._pgconn.transaction_status not in (
-            pq.TransactionStatus.IDLE,
-            pq.TransactionStatus.UNKNOWN,
-        ):
-            with contextlib.suppress(psycopg.Error):
-                self._run(b"rollback")
+        with contextlib.suppress(psycopg.Error):
+            self._session.end_transaction()
 
     def _moment(self, snapshot: str, position: str) -> Moment:
         """The second message, committed, is what the worker moves its checkpoint for at once."""
@@ -296,48 +286,16 @@ class TableReader:
             committed_at=row[2],
         )
 
-    def _lay_out(self, relation: int) -> _Layout:
+    def _lay_out(self, relation: int) -> Layout:
         table = self._catalog.table(relation)
         if table is None:
             raise TableError("the table was dropped")
         try:
-            layout = self._layout(relation, table)
+            layout = lay_out(self._session, relation, table)
         except psycopg.Error as error:
             raise explain(error, "source") from error
         self._layouts[relation] = layout
         return layout
-
-    def _layout(self, relation: int, table: Table) -> _Layout:
-        oid = str(relation).encode()
-        (name,) = self._values(_NAME, oid)
-        if name is None:
-            raise TableError("the table was dropped")
-        quoted = {row[0]: row[1] for row in self._rows(_COLUMNS, oid)}
-        numbers = [str(column.number).encode() for column in table.columns]
-        if not all(number in quoted for number in numbers):
-            raise PassingError("a table was altered just now")
-        columns = b", ".join(quoted[number] or b"" for number in numbers)
-        paging: list[int] = []
-        schemas: list[bytes] = []
-        for number, usable, schema in self._rows(_PAGING, oid):
-            if usable != b"t" or number not in numbers or schema is None:
-                paging = []
-                break
-            paging.append(numbers.index(number))
-            if schema not in schemas:
-                schemas.append(schema)
-        types = ",".join(str(table.columns[at].type_oid) for at in paging)
-        spelled = [row[0] or b"" for row in self._rows(_TYPES, f"{{{types}}}".encode())]
-        (path,) = self._values(_SEARCH_PATH, _text_array(schemas))
-        return _Layout(
-            table=table,
-            name=name,
-            columns=columns,
-            paging=tuple(paging),
-            paging_names=tuple(quoted[numbers[at]] or b"" for at in paging),
-            paging_types=tuple(spelled),
-            search_path=path,
-        )
 
     def _unreadable(self, relation: int) -> TableError:
         with explained("source"):
@@ -365,158 +323,75 @@ class TableReader:
             fix=" ".join(grants) or f"grant select on {name} to {role};",
         )
 
-    # What follows speaks to libpq, whose values are the bytes that the server sent.
 
-    def _run(self, statements: bytes) -> None:
-        result = self._pgconn.exec_(statements)
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            raise psycopg.errors.error_from_result(result, encoding="utf-8")
+class Look:
+    """One look at a table. What it gives is as it was at `moment`."""
 
-    def _rows(self, statement: bytes, *values: bytes) -> list[ReadRow]:
-        result = self._pgconn.exec_params(statement, values)
-        if result.status != pq.ExecStatus.TUPLES_OK:
-            raise psycopg.errors.error_from_result(result, encoding="utf-8")
-        get, width = result.get_value, range(result.nfields)
-        return [tuple([get(row, at) for at in width]) for row in range(result.ntuples)]
+    def __init__(self, session: RawSession, layout: Layout, moment: Moment, tempo: _Tempo) -> None:
+        self._session = session
+        self._layout = layout
+        self._tempo = tempo
+        self.moment = moment
+        self.table = layout.table
 
-    def _values(self, statement: bytes, *values: bytes) -> tuple[bytes | None, ...]:
-        rows = self._rows(statement, *values)
-        return rows[0] if rows else (None,)
-
-    def _page(self, layout: _Layout, after: tuple[bytes, ...] | None, limits: Limits) -> Page:
+    def page(self, after: tuple[bytes, ...] | None, limits: Limits) -> Page:
+        """The rows that come next in the order of the paging columns."""
+        layout, tempo, relation = self._layout, self._tempo, self.table.oid
         found: list[ReadRow] = []
         size = 0
-        step = self._step.get(layout.table.oid, _FIRST_STEP)
-        ends_at = self._clock() + limits.seconds
+        step = tempo.steps.get(relation, _FIRST_STEP)
+        ends_at = tempo.clock() + limits.seconds
         exhausted = False
-        while len(found) < limits.rows and size < limits.bytes and self._clock() < ends_at:
+        while len(found) < limits.rows and size < limits.bytes and tempo.clock() < ends_at:
             step = min(step, limits.rows - len(found))
             try:
-                rows = self._rows(_page_query(layout, after is not None, step), *(after or ()))
+                rows = self._session.rows(
+                    layout.page(step, onward=after is not None), *(after or ())
+                )
             except psycopg.errors.QueryCanceled:
-                self._step[layout.table.oid] = max(1, step // 16)
+                tempo.steps[relation] = max(1, step // 16)
                 if not found:
-                    self._patience = min(2 * self._patience, _MOST_PATIENCE)
+                    tempo.patience = min(2 * tempo.patience, _MOST_PATIENCE)
                     raise
                 return Page(found, after, False)
             found += rows
+            if rows:
+                after = tuple([rows[-1][at] or b"" for at in layout.paging])
             if len(rows) < step:
                 exhausted = True
                 break
-            after = tuple([rows[-1][at] or b"" for at in layout.paging])
-            came = sum(len(value) for row in rows for value in row if value is not None)
-            size += came
-            fitting = _STEP_BYTES * len(rows) // max(came, 1)
-            step = max(1, min(2 * step, fitting, _LARGEST_STEP))
-            self._step[layout.table.oid] = step
-        self._patience = _PATIENCE
-        if found:
-            after = tuple([found[-1][at] or b"" for at in layout.paging])
+            size += (came := _size(rows))
+            step = tempo.steps[relation] = _next_step(step, came)
+        tempo.patience = _PATIENCE
         return Page(found, after, exhausted)
 
-    def _everything(self, layout: _Layout) -> Iterator[list[ReadRow]]:
-        self._run(
-            b"declare bemi_rows no scroll cursor for select "
-            + (layout.columns or b"null")
-            + b" from only "
-            + layout.name
-        )
+    def everything(self) -> Iterator[list[ReadRow]]:
+        """All rows, a few at a time."""
+        self._session.run(b"declare bemi_rows no scroll cursor for " + self._layout.everything())
         step = 1
         while True:
-            rows = self._rows(b"fetch " + str(step).encode() + b" from bemi_rows")
-            if not layout.columns:
+            rows = self._session.rows(b"fetch %d from bemi_rows" % step)
+            if not self._layout.columns:
                 rows = [()] * len(rows)
             if rows:
                 yield rows
             if len(rows) < step:
                 return
-            came = sum(len(value) for row in rows for value in row if value is not None)
-            fitting = _STEP_BYTES * len(rows) // max(came, 1)
-            step = max(1, min(2 * step, fitting, _LARGEST_STEP))
-
-    def _by_keys(self, layout: _Layout, keys: Sequence[tuple[bytes, ...]]) -> list[ReadRow]:
-        types = layout.paging_types
-        values: list[bytes] = []
-        places = []
-        for key in keys:
-            casts = []
-            for value, kind in zip(key, types, strict=True):
-                values.append(value)
-                casts.append(b"$%d::%b" % (len(values), kind))
-            places.append(b"(" + b", ".join(casts) + b")")
-        return list(
-            self._rows(
-                b"select %b from only %b where (%b) in (%b)"
-                % (
-                    layout.columns,
-                    layout.name,
-                    b", ".join(layout.paging_names),
-                    b", ".join(places),
-                ),
-                *values,
-            )
-        )
-
-
-class Look:
-    """One look at a table. What it gives is as it was at `moment`."""
-
-    def __init__(self, reader: TableReader, layout: _Layout, moment: Moment) -> None:
-        self._reader = reader
-        self._layout = layout
-        self.moment = moment
-        self.table = layout.table
-
-    @property
-    def paged(self) -> bool:
-        """Whether there is an index by whose order rows can be read in pieces."""
-        return bool(self._layout.paging)
-
-    @property
-    def paging(self) -> tuple[int, ...]:
-        """The columns of that index."""
-        return self._layout.paging
-
-    def page(self, after: tuple[bytes, ...] | None, limits: Limits) -> Page:
-        """The rows that come next in the order of the key."""
-        return self._reader._page(self._layout, after, limits)  # noqa: SLF001 - one idea in two
-
-    def everything(self) -> Iterator[list[ReadRow]]:
-        """All rows, a few at a time."""
-        return self._reader._everything(self._layout)  # noqa: SLF001
+            step = _next_step(step, _size(rows))
 
     def rows(self, keys: Sequence[tuple[bytes, ...]]) -> list[ReadRow]:
-        """The rows with these values of the `paging` columns."""
-        return self._reader._by_keys(self._layout, keys)  # noqa: SLF001
+        """The rows with these values of the paging columns."""
+        values = [value for key in keys for value in key]
+        return self._session.rows(self._layout.by_keys(len(keys)), *values)
 
 
-def shape_of(table: Table) -> str:
-    """What must stay as it is while a table's rows are read in pieces."""
-    columns = [f"{column.number} {column.type} {column.name}" for column in table.columns]
-    key = [str(table.columns[at].number) for at in table.key]
-    return "\n".join([*columns, ",".join(key)])
+def _next_step(step: int, size: int) -> int:
+    """How many rows to ask for after `step` of them, which had `size` bytes."""
+    return max(1, min(2 * step, _STEP_BYTES * step // max(size, 1), _LARGEST_STEP))
 
 
-def _page_query(layout: _Layout, onward: bool, step: int) -> bytes:
-    names = b", ".join(layout.paging_names)
-    condition = b""
-    if onward:
-        values = b", ".join(
-            b"$%d::%b" % (at, kind) for at, kind in enumerate(layout.paging_types, start=1)
-        )
-        condition = b" where (%b) > (%b)" % (names, values)
-    return b"select %b from only %b%b order by %b limit %d" % (
-        layout.columns,
-        layout.name,
-        condition,
-        names,
-        step,
-    )
-
-
-def _text_array(texts: Sequence[bytes]) -> bytes:
-    quoted = (text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') for text in texts)
-    return b"{" + b",".join(b'"' + text + b'"' for text in quoted) + b"}"
+def _size(rows: Sequence[ReadRow]) -> int:
+    return sum(len(value) for row in rows for value in row if value is not None)
 
 
 def _shown(table: Table) -> str:
@@ -526,62 +401,4 @@ def _shown(table: Table) -> str:
 _SNAPSHOT: Final = b"""
 select pg_current_snapshot()::text, pg_logical_emit_message(false, $1, '')::text,
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_regclass($2)::oid::text
-"""
-
-_NAME: Final = b"""
-select format('%I.%I', n.nspname, c.relname)
-from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.oid = $1::oid
-"""
-
-_COLUMNS: Final = b"""
-select a.attnum::text, quote_ident(a.attname)
-from pg_catalog.pg_attribute a
-where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped
-"""
-
-# The primary key's index, else the one of the replica identity: unique, without nulls. Usable
-# is one that is in the order of the types' own operators, by which `order by` and `>` go; the
-# schema is where those operators are.
-_PAGING: Final = b"""
-select a.attnum::text,
-    am.amname = 'btree' and k.options = 0 and oc.opcdefault
-        and k.collation = a.attcollation,
-    (select n.nspname
-     from pg_catalog.pg_amop o
-     join pg_catalog.pg_operator p on p.oid = o.amopopr
-     join pg_catalog.pg_namespace n on n.oid = p.oprnamespace
-     where o.amopfamily = oc.opcfamily and o.amopstrategy = 5
-         and o.amoplefttype = oc.opcintype and o.amoprighttype = oc.opcintype)
-from (
-    select * from pg_catalog.pg_index i
-    where i.indrelid = $1::oid and i.indisvalid and i.indisunique
-        and (i.indisprimary or i.indisreplident)
-        and i.indpred is null and i.indexprs is null
-    order by i.indisprimary desc limit 1
-) i
-join pg_catalog.pg_class ic on ic.oid = i.indexrelid
-join pg_catalog.pg_am am on am.oid = ic.relam
-cross join lateral (
-    select key as attnum, i.indclass[n - 1] as class, i.indoption[n - 1] as options,
-        i.indcollation[n - 1] as collation, n
-    from unnest(i.indkey::int2[]) with ordinality each (key, n)
-    where n <= i.indnkeyatts
-) k
-join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-join pg_catalog.pg_opclass oc on oc.oid = k.class
-order by k.n
-"""
-
-# Appended only where need be, since names of objects are spelled by it, in the stream too.
-
-_SEARCH_PATH: Final = b"""
-select current_setting('search_path') || ', ' || string_agg(quote_ident(s), ', ')
-from unnest($1::text[]) s
-where s <> all (current_schemas(true))
-"""
-
-# With -1 for the modifier: `character` alone would be one character.
-_TYPES: Final = b"""
-select format_type(t, -1) from unnest($1::oid[]) with ordinality each (t, n) order by n
 """
