@@ -179,6 +179,7 @@ def known(settings: Settings, table: str, moment: Moment) -> Counter[str] | str:
             return str(error)
 
 
+@pytest.mark.timeout(900)
 def test_tables_come_and_go_while_applications_write(
     make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -208,7 +209,7 @@ def test_tables_come_and_go_while_applications_write(
         moments.append(look(conn))
         with Running(settings) as worker:
             end = int(moments[-1].position)
-            until(lambda: checkpoint(settings) > end, 60, "all is captured")
+            until(lambda: checkpoint(settings) > end, 180, "all is captured")
         assert worker.error is None
     told: Counter[str] = Counter()
     given = 0
@@ -238,7 +239,7 @@ def make(make_database: MakeDatabase) -> Settings:
 def enough(world: World, more: int) -> None:
     """Wait until so many more transactions are committed."""
     target = world.committed + more
-    until(lambda: world.committed >= target or world.failure is not None, 60, "the writers go on")
+    until(lambda: world.committed >= target or world.failure is not None, 180, "the writers go on")
 
 
 def alter(conn: psycopg.Connection[Any], world: World, rng: random.Random, number: int) -> None:
@@ -280,7 +281,7 @@ def seen(settings: Settings, conn: psycopg.Connection[Any]) -> None:
             lambda: destination.execute(
                 "select 1 from bemi.sources where looked_position > %s", [row[0]]
             ).fetchone(),
-            60,
+            180,
             "the worker has looked",
         )
 
