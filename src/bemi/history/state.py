@@ -100,7 +100,7 @@ order by i.epoch desc, i.to_position desc limit 1
 _IN_THE_WAY: Final[LiteralString] = """
 select g.cause, g.from_position, g.to_position from {gaps} g
 where g.source_id = %(source_id)s and g.epoch = %(epoch)s and g.columns is null
-    and g.relation = %(relation)s
+    and (g.relation = %(relation)s or g.relation is null and g.cause = 'chain')
     and g.from_position <= %(position)s and g.to_position > %(known)s
 order by g.from_position limit 1
 """

@@ -53,7 +53,8 @@ cross join lateral (
 ) r
 where not exists (
     select from {gaps} g
-    where g.source_id = %(source_id)s and g.relation = w.relation and g.epoch = r.epoch
+    where g.source_id = %(source_id)s and g.epoch = r.epoch
+        and (g.relation = w.relation or g.relation is null and g.cause = 'chain')
         and g.columns is null and g.to_position > r.commit_position
 )
 """
