@@ -241,6 +241,8 @@ class BaselineTaker:
             return baseline, 0
         for number in range(_ROUNDS):
             self._stop.wait(_ROUND_PAUSE * (2**number - 1))
+            # The worker may be storing rows that it completed before it could see the last chunk.
+            self._await(self._reader.mark())
             lacking = self._ledger.lacking(subject)
             places = [place for key in lacking if (place := self._place(subject, key))]
             if not places:
