@@ -170,6 +170,7 @@ class Clients:
             psycopg.errors.UniqueViolation,
             psycopg.errors.LockNotAvailable,
             psycopg.errors.QueryCanceled,
+            psycopg.errors.SerializationFailure,  # a row moved to another partition meanwhile
         ):
             pass
 
