@@ -60,6 +60,7 @@ def test_a_worker_that_lost_its_slot_is_fenced(
         SlotMonitor(settings) as monitor,
         psycopg.connect(settings.source_url, autocommit=True) as source,
         Worker(settings, tmp_path).start().ready() as old,
+        contextlib.ExitStack() as stack,
     ):
         with locked(settings, "lock table bemi.row_changes in access exclusive mode"):
             # As many pieces as the old worker takes in while it waits: it does not listen to the
@@ -69,21 +70,20 @@ def test_a_worker_that_lost_its_slot_is_fenced(
                     "insert into app.accounts (owner, note) "
                     "select 'much', repeat('x', 1000) from generate_series(1, 1200)"
                 )
-            waiting = until(lambda: waiters(settings), 30, "the old worker waits for the lock")
+            until(lambda: is_locked_out(old), 30, "the old worker waits for the lock")
             until(lambda: rests(old), 30, "it has taken in all of them")
             old.signal(signal.SIGSTOP)
             hang_up(source, settings)
-            new = Worker(settings, tmp_path).start().ready()
-            until(lambda: len(waiters(settings)) > len(waiting), 30, "the new one waits too")
-        with new:
-            stored = position(settings)
-            old.signal(signal.SIGCONT)
-            old.says("taken over")
-            until(lambda: position(settings) > stored, 30, "the new one stores")
-            with workload.Workload(settings.source_url, seed=2, transactions=50) as load:
-                load.join()
-            assert old.running, old.log
-            assert new.running, new.log
+            new = stack.enter_context(Worker(settings, tmp_path)).ready()
+            until(lambda: is_locked_out(new), 30, "the new one waits too")
+        stored = position(settings)
+        old.signal(signal.SIGCONT)
+        old.says("taken over")
+        until(lambda: position(settings) > stored, 30, "the new one stores")
+        with workload.Workload(settings.source_url, seed=2, transactions=50) as load:
+            load.join()
+        assert old.running, old.log
+        assert new.running, new.log
     judge(settings, oracle, monitor, tmp_path)
 
 
@@ -97,19 +97,19 @@ def test_the_new_worker_sees_what_the_old_one_is_just_committing(
         SlotMonitor(settings) as monitor,
         psycopg.connect(settings.source_url, autocommit=True) as source,
         Worker(settings, tmp_path).start().ready() as old,
+        contextlib.ExitStack() as stack,
     ):
         with locked(settings, "select from bemi.checkpoints for update"):
             source.execute("insert into app.notes select 'here', g from generate_series(1, 100) g")
-            waiting = until(lambda: waiters(settings), 30, "the old worker is about to commit")
+            until(lambda: is_locked_out(old), 30, "the old worker is about to commit")
             old.signal(signal.SIGSTOP)
             hang_up(source, settings)
-            new = Worker(settings, tmp_path).start()
-            until(lambda: len(waiters(settings)) > len(waiting), 30, "the new one waits too")
-        with new:
-            old.signal(signal.SIGCONT)
-            new.ready()
-            with workload.Workload(settings.source_url, seed=3, transactions=50) as load:
-                load.join()
+            new = stack.enter_context(Worker(settings, tmp_path))
+            until(lambda: is_locked_out(new), 30, "the new one waits too")
+        old.signal(signal.SIGCONT)
+        new.ready()
+        with workload.Workload(settings.source_url, seed=3, transactions=50) as load:
+            load.join()
     judge(settings, oracle, monitor, tmp_path)
 
 
@@ -154,14 +154,19 @@ def locked(settings: Settings, statement: str) -> Iterator[None]:
         conn.rollback()
 
 
-def waiters(settings: Settings) -> list[int]:
-    """The destination's sessions that wait for a lock."""
-    with psycopg.connect(settings.destination_url, autocommit=True) as conn:
-        rows = conn.execute(
-            "select pid from pg_stat_activity where datname = current_database() "
-            "and wait_event_type = 'Lock'"
-        ).fetchall()
-    return [row[0] for row in rows]
+def is_locked_out(process: Worker) -> bool:
+    """Whether a session of this very worker waits for a lock in the destination.
+
+    Watches of other workers may wait too, and give up meanwhile: counting sessions won't do.
+    """
+    ports = [each.laddr.port for each in psutil.Process(process.pid).net_connections("tcp")]
+    with psycopg.connect(process.settings.destination_url, autocommit=True) as conn:
+        row = conn.execute(
+            "select exists (select from pg_stat_activity where datname = current_database() "
+            "and wait_event_type = 'Lock' and client_port = any (%s))",
+            [ports],
+        ).fetchone()
+    return row == (True,)
 
 
 def rests(process: Worker) -> bool:

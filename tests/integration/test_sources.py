@@ -1,5 +1,6 @@
 """Several sources of one file: added, paused, resumed and removed while the others run."""
 
+import contextlib
 import json
 import logging
 import os
@@ -302,7 +303,8 @@ def test_a_slot_that_others_hold_keeps_it_from_being_removed(
     from bemi.cli import source as command
 
     monkeypatch.setattr(command, "_LEAVING", 0.2)
-    monkeypatch.setattr(decisions, "INTERVAL", 3600.0)  # a worker that does not look
+    # A worker that does not look, not even once at its start.
+    monkeypatch.setattr(decisions, "watched", lambda *_: contextlib.nullcontext())
     running = start("shop")
     running.says("capturing", "shop")
     said = bemi("source", "remove", "shop", "--yes", code=1)
