@@ -8,6 +8,7 @@ BemiError
 │   ├── RemovedError   an operator has removed the source
 │   ├── RefusedError   a server refused a connection, for a reason unknown to Bemi
 │   └── GapError       changes can't be had any more; an operator must decide
+│       └── RestoredError   the source's log lacks what the history has
 ├── PassingError       a state that passes by itself: the worker waits
 │   ├── SlotBusyError  another process holds the replication slot
 │   └── FencedError    another worker took over the checkpoint
@@ -54,6 +55,10 @@ class RefusedError(SetupError):
 
 class GapError(SetupError):
     """Changes between the checkpoint and what the source still has are lost."""
+
+
+class RestoredError(GapError):
+    """The source's log lacks a transaction that the history has: it is that of an older copy."""
 
 
 class PassingError(BemiError):

@@ -15,7 +15,7 @@ from bemi.errors import GapError, SetupError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
 from bemi.store import coverage
-from bemi.store.checkpoint import Checkpoint, Epoch
+from bemi.store.checkpoint import Checkpoint, Epoch, StoredTransaction
 
 log = logging.getLogger("bemi.worker")
 
@@ -27,11 +27,13 @@ def take_over(
     slot_at: Lsn,
     *,
     accept_gap: bool,
+    restored: str | None = None,
 ) -> Checkpoint:
     """Claim the source's checkpoint; the one to go on from. Commits.
 
-    `slot_at` is the slot's confirmed position. Raises `GapError`, with the gap recorded, when
-    the slot begins behind the checkpoint, or in another stretch of WAL history.
+    `slot_at` is the slot's confirmed position; `restored` is why the stream was found to be that
+    of an older copy. Raises `GapError`, with the gap recorded, when the slot begins behind the
+    checkpoint, or in another stretch of WAL history.
     """
     schema = settings.schema
     found = checkpoints.read(conn, schema, settings.source)
@@ -45,20 +47,18 @@ def take_over(
     held = checkpoints.claim(conn, schema, found.source_id)
     conn.commit()
     epoch = checkpoints.read_epoch(conn, schema, held.epoch)
-    broken = epoch_changed(epoch, identity, held.position)
+    changed = epoch_changed(epoch, identity, held.position)
+    broken = changed or restored
     if broken is None and slot_at <= held.position:
         return held
-    cause = "slot_ahead" if broken is None else "epoch_changed"
+    cause = "epoch_changed" if changed else "restored" if restored else "slot_ahead"
     detail = broken or f"the history ends at {held.position}, the slot begins at {slot_at}"
     checkpoints.record_gap(
         conn, schema, held, to=slot_at, cause=cause, detail=detail, accepted=accept_gap
     )
     if not accept_gap:
         conn.commit()
-        raise GapError(
-            f"changes are missing and can't be had any more: {detail}",
-            fix="find out why; then `bemi run --accept-gap` records the gap and goes on",
-        )
+        raise lost(detail)
     before = held
     if broken is None:
         held = checkpoints.advance(conn.cursor(), schema, held, position=slot_at)
@@ -89,6 +89,31 @@ def take_over(
     conn.commit()
     log.warning("gap accepted", extra={"cause": cause, "detail": detail})
     return held
+
+
+def expected(
+    conn: psycopg.Connection[Any], schema: str, held: Checkpoint, slot_at: Lsn
+) -> StoredTransaction | None:
+    """What the source must send again before it goes on behind the checkpoint.
+
+    A slot that lags, as after a crash of the source, sends what the history has. One that does
+    not is that of an older copy of the source, which went on differently: its server and its
+    timeline are the same, and its log may have grown past the checkpoint by now.
+    """
+    if slot_at >= held.position:
+        return None
+    conn.execute("set local lock_timeout to '10s'")  # the source hears nothing meanwhile
+    found = checkpoints.last_transaction(conn, schema, held, since=slot_at)
+    conn.commit()
+    return found
+
+
+def lost(detail: str) -> GapError:
+    """An operator must decide."""
+    return GapError(
+        f"changes are missing and can't be had any more: {detail}",
+        fix="find out why; then `bemi run --accept-gap` records the gap and goes on",
+    )
 
 
 def epoch_changed(epoch: Epoch, identity: Identity, position: Lsn) -> str | None:

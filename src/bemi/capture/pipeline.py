@@ -40,7 +40,7 @@ class Pipeline:
                 self._sink.wait(_WAIT)
             else:
                 self._step()
-            self._source.acknowledge(self._sink.stored)
+            self._source.acknowledge(self._sink.acknowledgeable)
 
     def _step(self) -> None:
         frame = self._source.receive()
@@ -55,7 +55,7 @@ class Pipeline:
             case Keepalive():
                 self._sink.reached(frame.end, urgent=frame.reply_requested)
                 if frame.reply_requested:
-                    self._source.acknowledge(self._sink.stored, urgent=True)
+                    self._source.acknowledge(self._sink.acknowledgeable, urgent=True)
             case None:
                 self._sink.flush()
                 self._source.wait(_WAIT, also=self._sink.wake)

@@ -84,6 +84,9 @@ def diagnose(settings: Settings) -> Diagnosis:
             finally:
                 replication.close()
             gap = epoch_changed(epoch, identity, held.position)
+            if gap is None:
+                with explained("destination"):
+                    gap = checkpoints.read_restored(destination, schema, held)
             if gap is None and found.confirmed > held.position:
                 gap = f"the history ends at {held.position}, the slot begins at {found.confirmed}"
     return Diagnosis(tuple(broken), gap, tuple(unknown))

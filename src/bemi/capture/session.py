@@ -15,7 +15,7 @@ import psycopg
 from bemi.capture import preflight, slot
 from bemi.capture.catalog import Catalog
 from bemi.capture.completer import Completer
-from bemi.capture.continuity import take_over
+from bemi.capture.continuity import expected, take_over
 from bemi.capture.encoder import Encoder
 from bemi.capture.filter import Filter
 from bemi.capture.masker import Masker
@@ -26,10 +26,12 @@ from bemi.capture.stitcher import Stitcher
 from bemi.capture.tables import with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import connect, explained, make_lasting
-from bemi.errors import SetupError, SlotBusyError
+from bemi.errors import RestoredError, SetupError, SlotBusyError
 from bemi.lsn import Lsn
+from bemi.store import checkpoint as checkpoints
 from bemi.store import rules as rules_store
 from bemi.store import sources, versions
+from bemi.store.checkpoint import Checkpoint
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -46,11 +48,17 @@ class Session(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def open_session(
-    settings: Settings, *, accept_gap: bool, clock: Callable[[], float] = time.time
+    settings: Settings,
+    *,
+    accept_gap: bool,
+    restored: str | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Iterator[Session]:
     """Raises `SlotBusyError` and other `PassingError`s, `SetupError`, `GapError`.
 
-    When it ends, what was not committed in the destination is rolled back.
+    `restored`: what an earlier session found to be missing in the stream, if it did. Where this
+    one does, that is recorded as a gap, not accepted, before the `RestoredError` goes on. When
+    it ends, what was not committed in the destination is rolled back.
     """
     with contextlib.ExitStack() as stack:
         writer = connect(settings.destination_url, what="destination", autocommit=False)
@@ -80,7 +88,10 @@ def open_session(
         # what was logged after `identify`.
         identity = msgspec.structs.replace(identity, flushed=_flushed(catalog_conn))
         with explained("destination"):
-            held = take_over(writer, settings, identity, slot_at, accept_gap=accept_gap)
+            held = take_over(
+                writer, settings, identity, slot_at, accept_gap=accept_gap, restored=restored
+            )
+            to_come = expected(writer, settings.schema, held, slot_at)
         stitcher = Stitcher(
             catalog.describe,
             clock=lambda: postgres_time(clock()),
@@ -126,18 +137,23 @@ def open_session(
             held,
             versions={relation: stored[-1] for relation, stored in known.items()},
             same_server=destination_system == identity.system_identifier,
+            expected=to_come,
         )
         close_writer.pop_all()  # from here on the sink's own
         stack.callback(sink.close)
         remembered = with_remembered_rules(settings, stored.setup if stored else None)
-        yield Session(
-            source,
-            stitcher,
-            Filter(settings.rules),
-            Masker(settings.rules, settings.hash_key),
-            sink,
-            remembered,
-        )
+        try:
+            yield Session(
+                source,
+                stitcher,
+                Filter(settings.rules),
+                Masker(settings.rules, settings.hash_key),
+                sink,
+                remembered,
+            )
+        except RestoredError as error:
+            _record(settings, held, slot_at, error)
+            raise
 
 
 def _prepare(writer: psycopg.Connection[Any]) -> str | None:
@@ -153,6 +169,22 @@ def _prepare(writer: psycopg.Connection[Any]) -> str | None:
         row = None
     writer.rollback()
     return None if row is None else str(row[0])
+
+
+def _record(settings: Settings, held: Checkpoint, slot_at: Lsn, error: RestoredError) -> None:
+    with (
+        connect(settings.destination_url, what="destination") as conn,
+        explained("destination"),
+    ):
+        checkpoints.record_gap(
+            conn,
+            settings.schema,
+            held,
+            to=slot_at,
+            cause="restored",
+            detail=str(error),
+            accepted=False,
+        )
 
 
 def _next_xid(conn: psycopg.Connection[Any]) -> int:

@@ -3,7 +3,7 @@
 Events are encoded as they come and handed over in pieces to a writer thread, which copies
 while the next piece is read. A piece that ends with a transaction is committed together with
 the checkpoint; a transaction larger than a piece takes several, in one transaction of the
-destination, so its size costs no memory. `stored` is what may be acknowledged.
+destination, so its size costs no memory. `acknowledgeable` is what the source may forget.
 """
 
 import contextlib
@@ -21,8 +21,9 @@ import psycopg
 from bemi.capture.writer import Completes, Deferred, Encodes, Piece, Writer
 from bemi.change import Change, Committed, Event, Skipped, Stretch, Transaction, Version
 from bemi.connections import explain
+from bemi.errors import RestoredError
 from bemi.lsn import Lsn
-from bemi.store.checkpoint import Checkpoint
+from bemi.store.checkpoint import Checkpoint, StoredTransaction
 from bemi.store.rows import DAY
 from bemi.store.versions import StoredVersion, rewritten, version_of
 
@@ -44,6 +45,8 @@ _SLOW: Final = 10.0
 _SAY_AGAIN: Final = 30.0
 """Seconds after which a destination that stores nothing is told of, and again."""
 
+_XID_RANGE: Final = 1 << 32
+
 _ROW_SIZE: Final = 100
 """Bytes that a change takes beside its values."""
 
@@ -56,7 +59,9 @@ class Sink:
     """The one writer of an epoch's changes. All methods are for the reading thread.
 
     Owns `conn` until `close`. An error of the writer thread is raised by the next `full` or
-    `flush`. `same_server`: the destination's WAL is the source's.
+    `flush`. `same_server`: the destination's WAL is the source's. `expected`: what the source
+    must send again before it goes on behind the checkpoint; `put` and `reached` raise
+    `RestoredError` where it did not.
     """
 
     def __init__(
@@ -69,7 +74,9 @@ class Sink:
         *,
         versions: dict[int, StoredVersion],
         same_server: bool,
+        expected: StoredTransaction | None = None,
     ) -> None:
+        self._expected = expected
         self._conn = conn
         self._encoder = encoder
         self._completer = completer
@@ -104,6 +111,14 @@ class Sink:
         return self._writer.stored
 
     @property
+    def acknowledgeable(self) -> Lsn:
+        """What the source need not send any more: `stored`, once it sent what was expected.
+
+        Until then nothing, since another source's changes may lie before that position.
+        """
+        return self.stored if self._expected is None else Lsn(0)
+
+    @property
     def wake(self) -> int:
         """A file descriptor that becomes readable when a piece was stored, or failed."""
         return self._wake_read
@@ -117,7 +132,11 @@ class Sink:
     def put(self, event: Event) -> None:
         """Take the next event in order. Skips what the checkpoint says is stored."""
         if event.transaction.commit_lsn < self._start:
+            if self._expected is not None and _is(event.transaction, self._expected):
+                self._expected = None
             return
+        if self._expected is not None:
+            raise _restored(self._expected)
         if isinstance(event, Committed):
             self._end_transaction(event)
             return
@@ -183,6 +202,8 @@ class Sink:
         `urgent`: it waits to hear that this is durable, as it does before it shuts down.
         """
         if self._between_transactions and position > self._reached:
+            if self._expected is not None:
+                raise _restored(self._expected)
             self._reached = position
         if urgent and self._reached > self._handed_over:
             self._checkpoint_asked = True
@@ -307,6 +328,21 @@ class Sink:
     def _signal(self) -> None:
         with contextlib.suppress(OSError):  # full: then it is readable all the same
             os.write(self._wake_write, b"\0")
+
+
+def _is(transaction: Transaction, stored: StoredTransaction) -> bool:
+    return (
+        transaction.commit_lsn == stored.commit_position
+        and transaction.transaction_id % _XID_RANGE == stored.xid
+        and transaction.committed_at == stored.committed_at
+    )
+
+
+def _restored(expected: StoredTransaction) -> RestoredError:
+    return RestoredError(
+        f"the source's log does not have the transaction that the history has at"
+        f" {expected.commit_position}: it was restored from an older copy"
+    )
 
 
 def _size(change: Change) -> int:

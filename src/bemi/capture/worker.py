@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bemi.capture import decisions, slot
+from bemi.capture.continuity import lost
 from bemi.capture.decisions import Decisions
 from bemi.capture.pipeline import Pipeline
 from bemi.capture.session import open_session
@@ -26,6 +27,7 @@ from bemi.errors import (
     PassingError,
     RefusedError,
     RemovedError,
+    RestoredError,
     SetupError,
     SlotBusyError,
 )
@@ -96,6 +98,7 @@ class Worker:
         self._leave = threading.Event()
         """The session that there is shall end, and another one begin."""
         self._accept_gap = accept_gap
+        self._restored: str | None = None
         self._takes_baselines = takes_baselines
         self._clock = clock
         self._well = well
@@ -155,9 +158,24 @@ class Worker:
 
     def _capture(self) -> bool:
         """One session; whether all is done that was asked for."""
+        accepted = self._accept_gap
+        try:
+            return self._session()
+        except RestoredError as error:
+            if not accepted:
+                raise lost(str(error)) from error
+            self._accept_gap, self._restored = True, str(error)
+            return False
+
+    def _session(self) -> bool:
         settings = self._settings
         with (
-            open_session(settings, accept_gap=self._accept_gap, clock=self._clock) as session,
+            open_session(
+                settings,
+                accept_gap=self._accept_gap,
+                restored=self._restored,
+                clock=self._clock,
+            ) as session,
             watch_tables(session.rules),
             watch_store(settings),
             watch_baselines(settings) if self._takes_baselines else contextlib.nullcontext(),
@@ -166,13 +184,14 @@ class Worker:
             source, sink = session.source, session.sink
             self._has_run = True
             self._well()
-            self._accept_gap = False  # the one that was there; a later one is another question
+            # The one that was there; a later one is another question.
+            self._accept_gap, self._restored = False, None
             self._said = ("", 0.0)
             log.info("capturing", extra={"source": settings.source, "position": str(sink.stored)})
             pipeline = Pipeline(source, session.stitcher, session.filter, session.masker, sink)
             pipeline.run(lambda: self._reached(sink) or self._ended())
             sink.finish(_DRAIN)
-            source.acknowledge(sink.stored)
+            source.acknowledge(sink.acknowledgeable)
         log.info("stopped", extra={"source": settings.source, "position": str(sink.stored)})
         return self._reached(sink) or self._stop.is_set()
 

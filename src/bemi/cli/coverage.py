@@ -43,6 +43,7 @@ CAUSES: Final = {
     " something else; or the destination was restored",
     "epoch_changed": "the source became another server or timeline: it was restored, promoted or"
     " upgraded",
+    "restored": "the source was replaced by an older copy of itself, which went on differently",
     "untracked": "the table was taken out of the publication",
     "publication_dropped": "the publication was dropped",
     "publication_altered": "the publication was altered, so that it may have left changes out",
@@ -59,6 +60,7 @@ _AGAIN: Final = {
     "publication_altered": "`bemi doctor` says what is wrong with it",
     "slot_ahead": "`bemi recover` goes on",
     "epoch_changed": "`bemi recover` goes on",
+    "restored": "`bemi recover` goes on",
 }
 """What to do about a gap that goes on."""
 

@@ -42,6 +42,18 @@ class Epoch(msgspec.Struct, frozen=True):
     database: str
 
 
+class StoredTransaction(msgspec.Struct, frozen=True):
+    """What tells a transaction of the source from another one at the same place of another log.
+
+    `xid` has the 32 bits that the stream gives; `committed_at` is in microseconds since
+    2000-01-01 UTC.
+    """
+
+    commit_position: Lsn
+    xid: int
+    committed_at: int
+
+
 _COLUMNS = sql.SQL(
     "c.source_id, c.epoch, c.position, c.fence, c.next_context, c.committed_at, c.updated_at"
 )
@@ -69,6 +81,40 @@ def read_epoch(conn: psycopg.Connection[Any], schema: str, epoch: int) -> Epoch:
     if row is None:
         raise SetupError(f"epoch {epoch} is missing in the destination", fix="run `bemi init`")
     return Epoch(*row)
+
+
+def last_transaction(
+    conn: psycopg.Connection[Any], schema: str, held: Checkpoint, *, since: Lsn
+) -> StoredTransaction | None:
+    """The last one before the checkpoint that the source sent rows of, if it begins at `since`.
+
+    Rows that a baseline stored lie at places where no transaction of theirs committed.
+    """
+    row = conn.execute(
+        sql.SQL(
+            "select r.commit_position, mod(c.transaction_id, 1::bigint << 32), "
+            "(extract(epoch from r.committed_at - timestamptz '2000-01-01 00:00:00+00') "
+            "* 1000000)::bigint "
+            "from {} r join {} c on c.id = r.context_id "
+            "where r.epoch = %s and r.commit_position >= %s and r.commit_position < %s "
+            "and r.operation <> 'SNAPSHOT' and not coalesce('inferred' = any(r.flags), false) "
+            "order by r.commit_position desc limit 1"
+        ).format(sql.Identifier(schema, "row_changes"), sql.Identifier(schema, "contexts")),
+        [held.epoch, int(since), int(held.position)],
+    ).fetchone()
+    return None if row is None else StoredTransaction(Lsn(row[0]), row[1], row[2])
+
+
+def read_restored(conn: psycopg.Connection[Any], schema: str, held: Checkpoint) -> str | None:
+    """Why the source was found to be an older copy of itself, while nobody has accepted that."""
+    row = conn.execute(
+        sql.SQL(
+            "select detail from {} where source_id = %s and epoch = %s and from_position = %s "
+            "and cause = 'restored' and accepted_at is null"
+        ).format(sql.Identifier(schema, "gaps")),
+        [held.source_id, held.epoch, int(held.position)],
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def register(

@@ -32,6 +32,9 @@ CONTINUED: Final = ("begun_anew", "key_changed")
 GONE: Final = ("table_dropped",)
 """Ends of stretches behind which nothing is left that could be missing."""
 
+NEW_EPOCH: Final = ("epoch_changed", "restored")
+"""Causes of a gap behind which positions are those of another epoch."""
+
 _NEAR: Final = 10_000
 """Changes of other epochs that are walked over to find one of the right one; beyond these a
 position stays without a time."""
@@ -465,7 +468,7 @@ def _missing(gap: _Gap, times: _Times, epochs: Sequence[int]) -> Missing:
 
 def _epoch_behind(gap: _Gap, epochs: Sequence[int]) -> int:
     """The epoch that `to_position` is of."""
-    if gap.cause != "epoch_changed":
+    if gap.cause not in NEW_EPOCH:
         return gap.epoch
     return min((epoch for epoch in epochs if epoch > gap.epoch), default=gap.epoch)
 

@@ -25,6 +25,7 @@ from bemi import connections
 from bemi.capture import preflight, sink, source, worker
 from bemi.capture import slot as slots
 from bemi.capture.decoder import decode
+from bemi.capture.recovery import diagnose
 from bemi.capture.setup import InitResult, init
 from bemi.capture.teardown import teardown
 from bemi.config import Settings
@@ -37,6 +38,7 @@ from bemi.errors import (
     SetupError,
 )
 from bemi.lsn import Lsn
+from bemi.rules import Rules, Skip
 from bemi.store import checkpoint as checkpoints
 from tests.conftest import SETTINGS, MakeDatabase
 from tests.integration.conftest import Track
@@ -807,6 +809,69 @@ def test_positions_go_back_when_the_source_is_restored(
         # A slot that was not saved before the copy was made begins earlier: 1 comes once more then.
         rows = at.query("select primary_key from bemi.changes where epoch = 2")
         assert {row["primary_key"] for row in rows} - {"1"} == {"7000"}
+
+
+def test_a_restored_source_may_have_written_past_the_history(
+    postgres_bin: Path | None, destination_url: str, opened: Open
+) -> None:
+    """No number tells: the server, the timeline are the same, and the log is longer than before."""
+    with Server(settings=SETTINGS, bin=postgres_bin) as own, servers.folder() as place:
+        settings = table_in(own, destination_url)
+        at = opened(settings)
+        at.source.execute("insert into app.todos values (1)")
+        at.catch_up()
+        at.source.close()
+        before = identity(settings)
+        own.stop()
+        servers.copy_data(own, place / "backup")
+        own.start()
+        at = opened(settings)
+        at.source.execute("insert into app.todos values (2)")
+        at.catch_up()
+        stored = position(settings)
+        own.stop()
+        servers.put_back(own, place / "backup")
+        own.start()
+        at = opened(settings)
+        at.source.execute("insert into app.todos values (7000)")
+        at.source.execute("insert into app.todos select generate_series(7001, 9000)")
+        assert identity(settings) == before
+        assert number(at.source, "pg_current_wal_flush_lsn()") > stored
+        first, *_ = [end for _, end in commits(peek(at.source, settings.slot)) if end < stored]
+        assert first, "7000 would be taken for stored, if positions were all that counted"
+
+        for _ in range(2):
+            with pytest.raises(GapError, match="restored"):
+                at.catch_up()
+        assert [(each[0], each[1], each[3]) for each in gaps(at)] == [("restored", stored, False)]
+        assert diagnose(settings).gap is not None
+        assert keys(at) == ["1", "2"]
+
+        at.catch_up(accept_gap=True)
+        assert [(each[0], each[3]) for each in gaps(at)] == [("restored", True)]
+        assert diagnose(settings).gap is None
+        rows = at.query("select primary_key::int as key from bemi.changes where epoch = 2")
+        assert {row["key"] for row in rows} - {1} == {*range(7000, 9001)}
+        at.source.execute("insert into app.todos values (9001)")
+        at.catch_up()
+        assert keys(at)[-1] == "9001"
+
+
+def test_a_crash_that_takes_back_the_slot_is_not_taken_for_a_restore(
+    postgres_bin: Path | None, destination_url: str, opened: Open
+) -> None:
+    """What is sent again is what the history has, though rules would leave it out by now."""
+    with Server(settings=SETTINGS, bin=postgres_bin) as own:
+        at = opened(table_in(own, destination_url))
+        at.source.execute("insert into app.todos values (1)")
+        at.source.execute("insert into app.todos values (2)")
+        at.catch_up()
+        own.stop("immediate")
+        own.start()
+        again = opened(dataclasses.replace(at.settings, rules=Rules(skip=(Skip(("app.todos",)),))))
+        again.catch_up()
+        assert keys(again) == ["1", "2"]
+        assert gaps(again) == []
 
 
 def test_pg_upgrade_before_17_loses_slots_without_a_word(
