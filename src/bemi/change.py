@@ -65,6 +65,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     table itself, `schema.name`, where `name` is that of the one above it. `filenode` changes
     when the table is rewritten; `membership` is its row in pg_publication_rel; at
     `read_position` of the source's log all that the catalog tells was so, or not yet otherwise.
+    Before `placed_since` it may have been below another table, or below none.
     """
 
     oid: int
@@ -79,6 +80,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     filenode: int = 0
     membership: int = 0
     read_position: int = 0
+    placed_since: int = 0
 
 
 class Transaction(msgspec.Struct, frozen=True, eq=False):

@@ -5,7 +5,8 @@ nor what a domain or an array is made of, nor the partitioned table above a part
 The catalog is read now, while the stream is the past.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from bemi.capture.encodings import Encoding
 from bemi.capture.messages import Relation
 from bemi.change import Column, Table
 from bemi.connections import explained
+from bemi.store.versions import Placement
 
 _FIRST_USER_OID = 16384
 
@@ -109,8 +111,16 @@ class _Known(msgspec.Struct, frozen=True):
 class Catalog:
     """Answers for one source through a connection of its own."""
 
-    def __init__(self, conn: psycopg.Connection[Any], encoding: Encoding, publication: str) -> None:
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        encoding: Encoding,
+        publication: str,
+        placements: Mapping[int, tuple[Placement, int]] = MappingProxyType({}),
+    ) -> None:
+        """`placements`: what earlier looks saw, from `bemi.store.versions.placements`."""
         self._conn = conn
+        self._placements = dict(placements)
         self._encoding = encoding
         self._publication = publication
         self._seen: set[int] = set()
@@ -120,12 +130,13 @@ class Catalog:
         """The table of a RELATION message.
 
         Where the catalog knows it by other names, or not at all, it is `inferred`: then its
-        key may be in another order than it was, or be the replica identity's columns.
+        key may be in another order than it was, or be the replica identity's columns. Where it
+        was seen below another table before, or below none, it is `placed_since` this look.
         """
         self._see(relation.columns)
         known = self._look_up(relation.oid)
         key, certain = _key(relation, known)
-        return self._table(relation, known, key, certain)
+        return self._placed(self._table(relation, known, key, certain))
 
     def table(self, oid: int) -> Table | None:
         """The table as the stream would describe it if it had a change now; None: it is gone.
@@ -148,6 +159,16 @@ class Catalog:
         relation = Relation(oid, known.schema, known.name, known.identity, columns)
         key, certain = _key(relation, known)
         return self._table(relation, known, key, certain)
+
+    def _placed(self, table: Table) -> Table:
+        """With where it is known to be below that table, or none: the stream does not tell."""
+        above = (table.schema, table.name) if table.partition else None
+        last = self._placements.get(table.oid)
+        since = table.read_position
+        if last is None or last[0] == above:
+            since = 0 if last is None else last[1]
+        self._placements[table.oid] = (above, since)
+        return msgspec.structs.replace(table, placed_since=since)
 
     def _sends_stored(self) -> bool:
         with explained("source"):

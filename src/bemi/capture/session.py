@@ -77,7 +77,6 @@ def open_session(
         stack.callback(source.close)
         encoding = source.check_settings()
         identity = source.identify()
-        catalog = Catalog(catalog_conn, encoding, settings.publication)
         next_xid = _next_xid(catalog_conn)
         try:
             source.start(settings.slot, settings.publication)
@@ -92,12 +91,6 @@ def open_session(
                 writer, settings, identity, slot_at, accept_gap=accept_gap, restored=restored
             )
             to_come = expected(writer, settings.schema, held, slot_at)
-        stitcher = Stitcher(
-            catalog.describe,
-            clock=lambda: postgres_time(clock()),
-            encoding=encoding.messages,
-            next_xid=next_xid,
-        )
         with explained("destination"):
             rules_id = rules_store.declare(
                 writer,
@@ -111,6 +104,18 @@ def open_session(
             rules_of = rules_store.read(writer, settings.schema, held.source_id)
             known = versions.read(writer, settings.schema, held.source_id)
             writer.commit()
+        catalog = Catalog(
+            catalog_conn,
+            encoding,
+            settings.publication,
+            versions.placements(known, held.epoch),
+        )
+        stitcher = Stitcher(
+            catalog.describe,
+            clock=lambda: postgres_time(clock()),
+            encoding=encoding.messages,
+            next_xid=next_xid,
+        )
         encoder = Encoder(
             epoch=held.epoch,
             source_id=held.source_id,

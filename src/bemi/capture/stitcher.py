@@ -232,7 +232,7 @@ class Stitcher:
         flags: tuple[str, ...] = (),
     ) -> tuple[Event, ...]:
         transaction = self._current()
-        if table.inferred:
+        if table.inferred or transaction.commit_lsn < table.placed_since:
             flags += _INFERRED
         self._ordinal += 1
         if lsn == self._last_lsn:

@@ -1,5 +1,6 @@
 """The versions of each table: names, columns, types, key, and from which change on they hold."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -97,6 +98,28 @@ def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
             or (moved and was.stamp != column.stamp)
         ):
             found.append(column.name)
+    return found
+
+
+Placement = tuple[str, str] | None
+"""Schema and name of the partitioned table above a table; None: it is no partition."""
+
+
+def placements(
+    versions: Mapping[int, Sequence[StoredVersion]], epoch: int
+) -> dict[int, tuple[Placement, int]]:
+    """Below which table each was seen last, and where the log of the epoch was at the first look
+    that saw it there: 0 where it was there at all looks."""
+    found: dict[int, tuple[Placement, int]] = {}
+    for relation, known in versions.items():
+        for version in known:
+            above = (version.schema, version.table) if version.partition else None
+            last = found.get(relation)
+            if last is None or last[0] == above:
+                since = 0 if last is None else last[1]
+            else:
+                since = version.read_position if version.place[0] == epoch else 0
+            found[relation] = (above, since)
     return found
 
 
