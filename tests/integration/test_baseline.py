@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -34,6 +35,7 @@ from tests.support.baselines import (
     stop_after,
     take,
 )
+from tests.support.late_commits import LATE_COMMITS, LateCommit
 from tests.support.tracking import track
 from tests.support.waiting import until
 
@@ -185,50 +187,10 @@ def test_rows_are_read_as_the_stream_sends_them(tracked: Track) -> None:
 
 
 @pytest.fixture
-def slow_commits() -> Iterator[Server]:
-    """A server on which a transaction that asks for it commits, and nobody sees it yet.
-
-    It waits for a standby that never comes. Its commit is in the log by then, and in the stream.
-    """
-    settings = {
-        **SETTINGS,
-        "synchronous_standby_names": "nobody",
-        "synchronous_commit": "local",
-    }
-    with Server(settings=settings) as server:
+def slow_commits(postgres_bin: Path | None) -> Iterator[Server]:
+    """A server on which a transaction that asks for it commits, and nobody sees it yet."""
+    with Server(settings={**SETTINGS, **LATE_COMMITS}, bin=postgres_bin) as server:
         yield server
-
-
-class Hanging:
-    """A transaction that has committed in the log, while no snapshot sees it."""
-
-    def __init__(self, url: str, *statements: str) -> None:
-        self._conn = psycopg.connect(url)
-        self._conn.execute("set local synchronous_commit to on")
-        for statement in statements:
-            self._conn.execute(statement.encode())
-        self._pid = self._conn.info.backend_pid
-        self._thread = threading.Thread(target=self._commit)
-        self._thread.start()
-        self._url = url
-        until(self._waits, 30, "it waits for the standby")
-
-    def _commit(self) -> None:
-        self._conn.commit()
-
-    def _waits(self) -> bool:
-        with psycopg.connect(self._url, autocommit=True) as conn:
-            row = conn.execute(
-                "select wait_event = 'SyncRep' from pg_stat_activity where pid = %s", [self._pid]
-            ).fetchone()
-        return row is not None and bool(row[0])
-
-    def release(self) -> None:
-        """Now it is visible."""
-        with psycopg.connect(self._url, autocommit=True) as conn:
-            conn.execute("select pg_cancel_backend(%s)", [self._pid])
-        self._thread.join()
-        self._conn.close()
 
 
 @pytest.mark.parametrize(
@@ -252,11 +214,11 @@ def test_a_commit_that_nobody_sees_yet_has_the_last_word(
         for statement in (*PEOPLE, f"alter table people replica identity {identity}"):
             conn.execute(statement.encode())
     settings = track(source_url, slow_commits.create_database("destination"), schemas=("*",))
-    hanging = Hanging(source_url, *statements)
+    late = LateCommit(source_url, *statements)
 
     def release(_name: str, done: int) -> None:
         if done == 50:
-            hanging.release()
+            late.release()
 
     (result,) = take(settings, rows=20, recorder=Recorder(release))
     assert result.error is None
@@ -288,10 +250,10 @@ def test_a_commit_that_nobody_sees_yet_in_a_table_without_a_key(
             "insert into notes select g % 3, 1.50, '{\"a\":  1}' from generate_series(1, 30) g"
         )
     settings = track(source_url, slow_commits.create_database("destination"), schemas=("*",))
-    hanging = Hanging(source_url, *statements)
+    late = LateCommit(source_url, *statements)
     (result,) = take(settings)
     assert result.error is None
-    hanging.release()
+    late.release()
     assert_same(settings, "public.notes")
 
 
