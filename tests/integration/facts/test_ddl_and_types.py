@@ -358,13 +358,26 @@ def test_session_settings_of_the_role_change_the_stream(in_odd_settings: Tracked
     }
 
 
-def test_a_setting_that_did_not_take_is_refused(tracked: Track) -> None:
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("datestyle", "'German'"),
+        ("intervalstyle", "sql_standard"),
+        ("timezone", "'Asia/Kolkata'"),
+        ("bytea_output", "escape"),
+        ("extra_float_digits", "0"),
+        ("xmloption", "document"),
+        ("lc_monetary", "'POSIX'"),
+        ("search_path", "public"),
+    ],
+)
+def test_a_setting_that_did_not_take_is_refused(tracked: Track, name: str, other: str) -> None:
     """As behind a pooler that strips startup options: read back, before anything is stored."""
     at = tracked(TABLE)
     with closing(Source(at.settings.source_url)) as source:
         source.check_settings()
-        source._conn.execute("set datestyle to 'German'")
-        with pytest.raises(SetupError, match="datestyle"):
+        source._conn.execute(f"set {name} to {other}".encode())
+        with pytest.raises(SetupError, match=name):
             source.check_settings()
 
 

@@ -428,12 +428,17 @@ def test_a_network_that_half_opens_says_nothing(
     assert gaps(at) == []
 
 
-@pytest.mark.parametrize("what", ["source", "destination"])
+@pytest.mark.parametrize("what", ["source", "destination", "replication"])
 def test_connections_notice_a_peer_that_is_gone(at_urls: dict[str, str], what: Any) -> None:
     """The kernel's own timeouts, which a proxy can't show: its kernel confirms what it is sent."""
-    with connections.connect(at_urls[what], what=what) as conn:
-        peer = socket.socket(fileno=os.dup(conn.fileno()))
-        with peer:
+    with contextlib.ExitStack() as stack:
+        if what == "replication":
+            stream = stack.enter_context(contextlib.closing(source.Source(at_urls["source"])))
+            descriptor = stream.socket
+        else:
+            conn = stack.enter_context(connections.connect(at_urls[what], what=what))
+            descriptor = conn.fileno()
+        with socket.socket(fileno=os.dup(descriptor)) as peer:
             assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
