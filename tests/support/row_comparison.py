@@ -29,6 +29,7 @@ _GENERATED: Final = Kind("generated", "of the other columns", (), st.nothing())
 class Findings:
     cases: int = 0
     cells: int = 0
+    in_baselines: int = 0
     missing: Counter[str] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
@@ -100,6 +101,53 @@ def rows(conn: Connection, table: Table, found: Findings) -> Iterator[str]:
                     found.missing["generated" if kind is _GENERATED else image] += 1
                 else:
                     yield f"{where}: {image} {column!r} ({kind.sql}) is {mark}"
+
+
+def snapshots(conn: Connection, table: Table, found: Findings) -> Iterator[str]:
+    """What differs between the rows of a baseline that come back and those that are there."""
+    columns = _columns(table)
+    verdicts = [
+        sql.SQL(
+            "case when c.after is null or (l.new).number is null then 'not in both'"
+            " when not c.after ? {name} then 'missing'"
+            " when record_image_eq(row((c.after_row).{column}), row((l.new).{column})) then null"
+            " when {alike} then null else 'different' end"
+        ).format(
+            name=sql.Literal(column),
+            column=sql.Identifier(column),
+            alike=_alike(table, kind, "after", "new", column),
+        )
+        for column, kind in columns
+    ]
+    query = sql.SQL(
+        """with c as materialized (
+            select coalesce(flags, '{{}}') as flags, after,
+                bemi.populate(null::{table}, after, flags) as after_row
+            from bemi.changes
+            where operation = 'SNAPSHOT' and schema = {schema} and "table" = {name}
+        ), l as (select the_whole_row as new from {table} the_whole_row)
+        select coalesce((l.new).number, (c.after_row).number), c.flags, array[{verdicts}]::text[]
+        from l full join c on (c.after_row).number = (l.new).number"""
+    ).format(
+        table=table.identifier,
+        schema=sql.Literal(table.schema),
+        name=sql.Literal(table.name),
+        verdicts=sql.SQL(", ").join(verdicts),
+    )
+    try:
+        rows = conn.execute(query).fetchall()
+    except psycopg.Error as error:
+        yield f"{_described(table)}, its baseline: {error}"
+        return
+    for number, flags, marks in rows:
+        for (column, kind), mark in zip(columns, marks, strict=True):
+            if mark is None:
+                found.in_baselines += 1
+            elif mark != "missing" or kind is not _GENERATED:
+                yield (
+                    f"{_described(table)}, row {number} of its baseline, flags {flags}:"
+                    f" {column!r} ({kind.sql}) is {mark}"
+                )
 
 
 def _columns(table: Table) -> list[tuple[str, Kind]]:
@@ -246,7 +294,8 @@ def count(table: Table, found: Findings) -> None:
 def report(found: Findings, seed: int, seconds: float) -> str:
     lines = [
         f"BEMI_TEST_SEED={seed}: {found.cases} changes in {seconds:.0f} s",
-        f"{found.cells} values compared, {len(found.differences)} differences",
+        f"{found.cells} values of changes compared, {found.in_baselines} of baselines",
+        f"{len(found.differences)} differences",
         f"missing and flagged: {dict(found.missing)}",
         f"{'type':32}" + "".join(f"{sort:>9}" for sort in _COUNTED),
     ]

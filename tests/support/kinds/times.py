@@ -104,6 +104,13 @@ TIMES: Final = (
         since=15,
     ),
     Kind(
+        "infinite interval",
+        "interval",
+        ("infinity", "-infinity"),
+        st.sampled_from(["infinity", "-infinity"]),
+        since=17,
+    ),
+    Kind(
         "interval day to second(3)",
         "interval day to second(3)",
         ("1 day", "-1 day +00:00:01.5"),
