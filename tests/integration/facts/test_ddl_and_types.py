@@ -271,6 +271,9 @@ def test_generated_columns_are_not_sent_before_18(tracked: Track) -> None:
     assert updated["after"]["w"] == 3
     assert updated["after"].get("area") == (9 if sends else None)
     assert updated["flags"] is None
+    (version,) = versions(at)
+    derived = {each["name"] for each in version["columns"] if each["generated"]}
+    assert derived == set(area)
 
 
 def test_a_domain_is_announced_with_the_name_of_its_base_type(tracked: Track) -> None:
