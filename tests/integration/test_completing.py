@@ -154,3 +154,61 @@ def test_an_inserted_row_may_be_updated_by_the_next_worker_of_another_identity(
     rows = at.changes()
     assert [row["before"].get("name") for row in rows] == [None, "Ada", "Ada L.", "Ada Lovelace"]
     assert [row["flags"] for row in rows] == [None] * 4
+
+
+def test_a_table_that_was_announced_again_within_a_batch(tracked: Track) -> None:
+    """Columns have been added and renamed before the worker reads of it; it does not fall over."""
+    at = tracked("create table t (k int primary key, a text)")
+    at.source.execute("insert into t values (1, 'one')")
+    at.catch_up()
+    at.source.execute("alter table t add x int")
+    at.source.execute("update t set a = 'two'")
+    at.source.execute("alter table t rename a to c")
+    with at.source.transaction():
+        at.source.execute("update t set c = 'three'")
+        at.source.execute("analyze t")  # announces the table again
+        at.source.execute("update t set c = 'four'")
+    rows = at.changes()
+    assert [row["after"].get("c", row["after"].get("a")) for row in rows] == [
+        "one",
+        "two",
+        "three",
+        "four",
+    ]
+    for row, last in zip(rows[1:], ("one", "two", "three"), strict=True):
+        known = row["before"].get("c", row["before"].get("a", last))
+        assert known == last
+        assert {"a", "c"} & row["before"].keys() or row["flags"], row
+
+
+def test_a_key_that_was_rewritten_finds_no_other_row(tracked: Track) -> None:
+    at = tracked(
+        "create table t (k int primary key, n int, note text)",
+        "alter table t alter note set storage external",
+    )
+    at.source.execute("insert into t values (1, 1, repeat('A', 3000)), (2, 2, repeat('B', 3000))")
+    at.catch_up()
+    at.source.execute("alter table t alter k type int using k + 1")
+    at.source.execute("update t set n = 5 where k = 2")
+    change = at.changes()[-1]
+    assert change["before"] == {}
+    assert change["after"] == {"k": 2, "n": 5}
+    assert sorted(change["flags"]) == ["before_unknown", "unchanged:note"]
+
+
+def test_names_that_changed_places_twice(tracked: Track) -> None:
+    """What is read in between has the names of then, which the catalog no longer tells apart."""
+    at = tracked("create table t (id int primary key, x int, y int, z int)")
+    at.source.execute("insert into t values (1, 10, 20, 0)")
+    at.catch_up()
+    swap = ("rename x to other", "rename y to x", "rename other to y")
+    for each in swap:
+        at.source.execute(f"alter table t {each}".encode())
+    at.source.execute("update t set z = 1")
+    for each in swap:
+        at.source.execute(f"alter table t {each}".encode())
+    change = at.changes()[-1]
+    assert change["after"] == {"id": 1, "y": 10, "x": 20, "z": 1}
+    assert change["before"].get("x", 20) == 20
+    assert change["before"].get("y", 10) == 10
+    assert "inferred" in change["flags"]

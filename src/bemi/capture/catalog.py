@@ -38,11 +38,12 @@ select
           join pg_catalog.pg_attribute a on a.attnum = k.attnum
      where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid
        and k.ordinality <= i.indnkeyatts),
-    (select array_agg(convert_to(a.attname::text, %(encoding)s))
-     from pg_catalog.pg_index i
-     join pg_catalog.pg_attribute a
-        on a.attrelid = c.oid and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])
-     where i.indrelid = c.oid and i.indisreplident),
+    (select array_agg(convert_to(a.attname::text, %(encoding)s) order by k.ordinality)
+     from pg_catalog.pg_index i,
+          unnest(i.indkey::int2[]) with ordinality k (attnum, ordinality)
+          join pg_catalog.pg_attribute a on a.attnum = k.attnum
+     where i.indrelid = c.oid and i.indisreplident and a.attrelid = c.oid
+       and k.ordinality <= i.indnkeyatts),
     (select array_agg(convert_to(a.attname::text, %(encoding)s) order by a.attnum)
      from pg_catalog.pg_attribute a
      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
@@ -204,6 +205,10 @@ class Catalog:
                     generated=now.generated if now is not None and same else "",
                 )
             )
+        numbers = [each.number for each in columns if each.number]
+        if numbers != sorted(numbers):
+            # They are sent in the order of their numbers: names have changed places since.
+            columns = [msgspec.structs.replace(each, number=0, stamp=0) for each in columns]
         above = known is not None and known.root_name is not None
         return Table(
             oid=relation.oid,
@@ -297,6 +302,9 @@ def _key(relation: Relation, known: _Known | None) -> tuple[tuple[int, ...], boo
     identity = () if relation.identity == "f" else marked
     if known is None:
         return identity, False
+    if relation.identity == "i" and {*marked} != {names.get(name) for name in known.key}:
+        # Of a change of the primary key alone nothing is told: the index is what a row is known by.
+        known = msgspec.structs.replace(known, key=known.identity_index)
     key = tuple(names[name] for name in known.key if name in names)
     moved = relation.identity == "d" and bool(identity) and {*key} != {*identity}
     if moved or len(key) != len(known.key):

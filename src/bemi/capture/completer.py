@@ -221,12 +221,14 @@ class Completer:
         stored: dict[tuple[int, str], Image],
     ) -> Row | None:
         last = seen.get((table.oid, key))
-        if last is not None:
-            return last.row if last.table is table else self._in_columns_of(table, last)
         image = stored.get((table.oid, key))
-        if image is None or image.after is None:
-            return None
-        return self.row_of(image, table)
+        row = None
+        if last is not None:
+            row = last.row if last.table is table else self._in_columns_of(table, last)
+        elif image is not None and image.after is not None:
+            row = self.row_of(image, table)
+        # Where the key itself may have been rewritten since, it was the key of another row.
+        return None if row is None or any(row[at] is UNCHANGED for at in table.key) else row
 
     def _in_columns_of(self, table: Table, last: Last) -> Row | None:
         """A row of this batch in the columns of a table that was described anew since."""
@@ -238,7 +240,7 @@ class Completer:
             return None
         values = dict(zip((column.name for column in last.table.columns), last.row, strict=True))
         return tuple(
-            values[source] if isinstance(source, str) else source
+            values.get(source, UNCHANGED) if isinstance(source, str) else source
             for source in _sources(table, versions[known:], values.keys())
         )
 

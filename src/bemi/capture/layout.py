@@ -162,7 +162,8 @@ from pg_catalog.pg_attribute a
 where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped
 """
 
-# The primary key's index, else the one of the replica identity: unique, without nulls. Usable
+# That of the replica identity where it names one, else the primary key's: unique, without nulls,
+# and what a change is known by. Usable
 # is one that is in the order of the types' own operators, by which `order by` and `>` go; the
 # schema is where those operators are.
 _PAGING: Final = b"""
@@ -180,7 +181,9 @@ from (
     where i.indrelid = $1::oid and i.indisvalid and i.indisunique
         and (i.indisprimary or i.indisreplident)
         and i.indpred is null and i.indexprs is null
-    order by i.indisprimary desc limit 1
+    order by (select c.relreplident = 'i' from pg_catalog.pg_class c where c.oid = i.indrelid)
+        = i.indisreplident desc, i.indisprimary desc
+    limit 1
 ) i
 join pg_catalog.pg_class ic on ic.oid = i.indexrelid
 join pg_catalog.pg_am am on am.oid = ic.relam
