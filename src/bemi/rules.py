@@ -36,7 +36,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     ignore: tuple[str, ...] = ()
     """Columns whose change alone makes no change: it is recorded with the others'."""
     exclude: tuple[str, ...] = ()
-    """Columns that are never stored."""
+    """Columns that are never stored, and whose change alone makes no change."""
     mask: tuple[str, ...] = ()
     """Columns whose values are stored as `***`."""
     hash: tuple[str, ...] = ()
@@ -109,6 +109,11 @@ class TableRules(msgspec.Struct, frozen=True):
     mask: frozenset[int] = frozenset()
     hash: frozenset[int] = frozenset()
     skip: tuple[Skip, ...] = ()
+
+    @property
+    def silent(self) -> frozenset[int]:
+        """Columns whose change alone makes no change: the ignored ones, and what is not stored."""
+        return self.ignore | self.exclude
 
     @property
     def replaced(self) -> frozenset[int]:

@@ -1,6 +1,7 @@
 """Two tables go through the same, one with REPLICA IDENTITY FULL and one without: what the first
 has from the log, the second has from the history."""
 
+import dataclasses
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from bemi.rules import Rules
 from tests.conftest import MakeDatabase
 from tests.support.tracked import Row, Tracked
 from tests.support.tracking import track
@@ -183,6 +185,45 @@ def test_what_is_stored_of_both_is_as_lean(make_database: MakeDatabase) -> None:
     at.close()
     assert [row["changed"] for row in stored] == ['{"title": "x"}'] * 2
     assert [row["before"] for row in stored] == [None] * 2
+
+
+def test_rules_leave_the_same_changes_out_of_both(make_database: MakeDatabase) -> None:
+    """An update of nothing but ignored and excluded columns is none, wherever the old row is."""
+    source_url, destination_url = make_database(), make_database()
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        conn.execute("create table whole (id int primary key, v int, pw text, card text, at int)")
+        conn.execute("create table keyed (like whole including all)")
+        conn.execute("alter table whole replica identity full")
+        settings = track(source_url, destination_url, schemas=["public"])
+        rules = Rules(ignore=("*.at",), exclude=("*.pw",), hash=("*.card",))
+        at = Tracked(dataclasses.replace(settings, rules=rules, hash_key="a secret, long enough"))
+        for table in ("whole", "keyed"):
+            conn.execute(f"insert into {table} values (1, 0, 'a', 'x', 0)")
+        at.catch_up()
+        for number, values in enumerate(
+            ("at = {}", "pw = '{}', at = {}", "pw = '{}'", "v = {}, pw = '{}'", "card = '{}'"), 1
+        ):
+            for table in ("whole", "keyed"):
+                conn.execute(f"update {table} set {values.format(number, number)}".encode())
+        at.catch_up()
+    # Their ordinals are not looked at: what the rules left out has left holes.
+    stored = at.query("select * from bemi.changes order by epoch, commit_position, ordinal")
+    at.close()
+    whole, keyed = (
+        [
+            (row["operation"], {**row["before"], "at": None}, row["after"])
+            for row in stored
+            if row["table"] == table
+        ]
+        for table in ("whole", "keyed")
+    )
+    assert [(before.get("v"), after["v"]) for _, before, after in whole] == [
+        (None, 0),
+        (0, 4),
+        (4, 4),
+    ]
+    assert keyed == whole
+    assert "pw" not in str(stored)
 
 
 def test_columns_that_come_go_and_are_renamed(make_database: MakeDatabase) -> None:

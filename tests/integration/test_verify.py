@@ -394,11 +394,22 @@ def test_columns_that_rules_replace_are_compared_under_the_same_rules(one: Track
     assert finding.columns == ("b",)
 
 
-def test_ordinals_have_holes_where_rules_leave_changes_out(one: Tracked) -> None:
-    _under(one, rules=Rules(skip=(Skip(tables=("app.t",), operations=("delete",)),)))
+@pytest.mark.parametrize(
+    ("rules", "left_out"),
+    [
+        (Rules(skip=(Skip(operations=("delete",)),)), "delete from app.t where id = 1"),
+        (Rules(ignore=("app.t.a",)), "update app.t set a = 7 where id = 1"),
+        (Rules(exclude=("app.t.a",)), "update app.t set a = 7 where id = 1"),
+    ],
+    ids=["skip", "ignore", "exclude"],
+)
+def test_ordinals_have_holes_where_rules_leave_changes_out(
+    one: Tracked, rules: Rules, left_out: str
+) -> None:
+    _under(one, rules=rules)
     run(
         one,
-        "begin; insert into app.t values (1), (2); delete from app.t where id = 1;"
+        f"begin; insert into app.t values (1), (2); {left_out};"
         "insert into app.t values (3); commit",
     )
     holes = "select ordinal from bemi.row_changes order by ordinal"

@@ -5,6 +5,7 @@ import hmac
 from typing import Any
 
 import msgspec
+import pytest
 
 from bemi.capture.filter import Filter
 from bemi.capture.masker import Masker
@@ -74,8 +75,16 @@ def test_an_update_without_a_difference_is_ignored_where_some_column_is() -> Non
     assert taken(Rules(ignore=("other.seen_at",)), same) == [same]
 
 
-def test_creates_and_deletes_are_never_ignored_by_column() -> None:
-    rules = Rules(ignore=("*",))
+def test_an_excluded_column_is_as_good_as_ignored() -> None:
+    rules = Rules(ignore=("*.seen_at",), exclude=("*.email",))
+    assert taken(rules, update(email=b"b@x"), update(email=b"b@x", seen_at=b"later")) == []
+    assert taken(Rules(exclude=("*.email",)), update(email=b"b@x")) == []
+    with_others = update(email=b"b@x", age=b"41")
+    assert taken(rules, with_others) == [with_others]
+
+
+@pytest.mark.parametrize("rules", [Rules(ignore=("*",)), Rules(exclude=("*",))])
+def test_creates_and_deletes_are_never_ignored_by_column(rules: Rules) -> None:
     for kept in (change(Operation.CREATE, None, OLD), change(Operation.DELETE, OLD, None)):
         assert taken(rules, kept) == [kept]
 

@@ -82,8 +82,8 @@ class Completer:
     ) -> list[Change | None]:
         """The changes of a batch, in order, with what could be filled in.
 
-        None stands for an UPDATE that changed ignored columns only, and for what was skipped.
-        Reads in the cursor's transaction, which holds all that came before the batch.
+        None stands for an UPDATE that changed ignored and excluded columns only, and for what was
+        skipped. Reads in the cursor's transaction, which holds all that came before the batch.
         """
         keys = [None if isinstance(event, Skipped) else self._key_of(event) for event in events]
         wanted: dict[tuple[int, str], Wanted] = {}
@@ -144,7 +144,7 @@ class Completer:
             old = self._rules_at(image.rules, table)
             now = self._rules_at(None, table, present=True)
             plan = tuple(
-                UNCHANGED if old.treatment(at) != now.treatment(at) or at in now.ignore else source
+                UNCHANGED if old.treatment(at) != now.treatment(at) or at in now.silent else source
                 for at, source in enumerate(sources or [UNCHANGED] * len(table.columns))
             )
             found = self._plans[key] = (table, plan)
@@ -205,11 +205,9 @@ class Completer:
         }
         flags = tuple(flag for flag in change.flags if flag not in filled)
         whole = msgspec.structs.replace(change, after=after, flags=flags)
-        if (
-            rules.ignore
-            and not (rules.mask | rules.exclude)
-            and _differs_only(before, after, rules.ignore)
-        ):
+        silent = rules.silent
+        # All masked values look alike: where there is one, nobody can tell.
+        if silent and rules.mask <= silent and _differs_only(before, after, silent):
             return None
         return _with_before(whole, before, _unknown(change.table, rules, before, after))
 
@@ -374,10 +372,10 @@ def _same(type_oid: int, was: Value, value: Value) -> bool:
         return False
 
 
-def _differs_only(before: Row, after: Row, ignored: frozenset[int]) -> bool:
-    """Whether nothing differs but ignored columns, whose old values the history can't vouch for."""
+def _differs_only(before: Row, after: Row, silent: frozenset[int]) -> bool:
+    """Whether nothing differs but these columns, whose old values the history can't vouch for."""
     return all(
-        at in ignored or was == value
+        at in silent or was == value
         for at, (was, value) in enumerate(zip(before, after, strict=True))
     )
 

@@ -1,8 +1,8 @@
 """Leaves out the changes that the rules do not want stored.
 
 What alters rows and is left out (by table, operation or context) is told as `Skipped`, since
-images from before it are then out of date. An UPDATE of nothing but ignored columns is no
-change at all; where the old row is not known yet, the completer decides. Ordinals are counted
+images from before it are then out of date. An UPDATE of nothing but ignored and excluded columns
+is no change at all; where the old row is not known yet, the completer decides. Ordinals are counted
 before: where one is missing, a rule left its change out.
 """
 
@@ -43,7 +43,8 @@ class Filter:
         if rules.skip and self._skips(rules.skip, change):
             self._left_out += 1
             return Skipped(change.transaction, change.table)
-        if change.before_known and rules.ignore and only_ignored(change, rules.ignore):
+        silent = rules.silent
+        if change.before_known and silent and only_silent(change, silent):
             self._left_out += 1
             return None
         return change
@@ -69,12 +70,12 @@ class Filter:
         return known[1]
 
 
-def only_ignored(change: Change, ignored: frozenset[int]) -> bool:
-    """Whether an UPDATE changed nothing but ignored columns, or nothing at all."""
+def only_silent(change: Change, silent: frozenset[int]) -> bool:
+    """Whether an UPDATE changed nothing but these columns, or nothing at all."""
     if change.operation is not Operation.UPDATE or change.before is None or change.after is None:
         return False
     return all(
-        was == value or at in ignored
+        was == value or at in silent
         for at, (was, value) in enumerate(zip(change.before, change.after, strict=True))
     )
 

@@ -481,7 +481,7 @@ def _call(
 
 
 def _leaves_out(rules: Rules) -> bool:
-    return bool(rules.skip or rules.ignore)
+    return bool(rules.skip or rules.ignore or rules.exclude)
 
 
 def _among(column: LiteralString, relations: Sequence[int]) -> sql.Composable:
