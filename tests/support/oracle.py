@@ -350,7 +350,8 @@ _HISTORY: Final = """
 create temp table history as
 select id, schema || '.' || "table" as tbl, operation as op, primary_key as key, previous_key,
     before, after, context, committed_at, transaction_id as xid, commit_position, ordinal, epoch,
-    flags
+    (select array_agg(flag) from unnest(flags) flag
+        where operation <> 'TRUNCATE' or flag not like 'partition:%%') as flags
 from {} where source = %s
 """
 

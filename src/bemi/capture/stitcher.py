@@ -153,7 +153,9 @@ class Stitcher:
             table = self._tables.get(oid)
             if table is None:
                 raise ProtocolError(f"TRUNCATE of relation {oid}, which was not announced")
-            events += self._change(table, Operation.TRUNCATE, lsn, None, None)
+            # Else it would read as the whole table's, by whose name a partition goes.
+            flags = () if table.partition is None else (f"partition:{table.partition}",)
+            events += self._change(table, Operation.TRUNCATE, lsn, None, None, flags=flags)
         return tuple(events)
 
     def _message(self, message: LogicalMessage, _lsn: int) -> tuple[Event, ...]:

@@ -15,6 +15,7 @@ from bemi.errors import GapError, SetupError, UnknownStateError
 from bemi.history.state import state
 from bemi.lsn import Lsn
 from tests.integration.conftest import Track
+from tests.integration.facts.command import bemi
 from tests.integration.facts.stream import Frame, Replication, free, kinds, number, peek
 from tests.support.tracked import Tracked
 from tests.support.tracking import position
@@ -300,6 +301,29 @@ def test_partitions_come_by_their_own_names_or_lose_their_truncate(tracked: Trac
     place = rows[-1]["commit_position"]
     assert state_at(at, "events", place) == {"11"}
     assert state_at(at, "events_low", place) == set()
+
+
+def test_a_truncate_of_a_partition_names_it(tracked: Track) -> None:
+    """It goes by the name of the table above, which was not emptied by it."""
+    at = tracked(*PARTITIONED, 'create table "a:b" (id int primary key)')
+    at.source.execute("insert into events values (1, 'low'), (11, 'high')")
+    for statement in ("truncate events_low", "truncate events", 'truncate "a:b"'):
+        at.source.execute(statement.encode())
+    at.source.execute("insert into events values (2, 'low')")
+    rows = at.changes()
+    low, high = ["partition:public.events_low"], ["partition:public.events_high"]
+    first, *both, table = [row["flags"] for row in rows if row["operation"] == "TRUNCATE"]
+    assert (first, table) == (low, None)
+    assert sorted(both) == [high, low]
+    assert [row["flags"] for row in rows if row["operation"] == "CREATE"] == [None] * 3
+    assert bemi(at.settings, "changes").count("partition:public.events_low") == 2
+    # It is no column's flag, and no state of a row has it.
+    assert state_at(at, "events", rows[2]["commit_position"]) == {"11"}
+    with psycopg.connect(at.settings.destination_url) as conn:
+        place = Lsn(rows[-1]["commit_position"])
+        found = list(state(conn, "bemi", at.settings.source, "public.events", place))
+        assert [(row.key, row.flags) for row in found] == [("2", frozenset())]
+    assert "nothing is missing" in bemi(at.settings, "verify")
 
 
 # --- TRUNCATE and what is not logged ---------------------------------------------------------
