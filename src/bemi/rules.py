@@ -7,7 +7,7 @@ database: what a table's columns are is told to `for_table`.
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -34,7 +34,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """The rules of one source. Empty rules store everything as it is."""
 
     ignore: tuple[str, ...] = ()
-    """Columns whose change alone makes no change: it is recorded with the others'."""
+    """Columns whose change alone makes no change, the key's apart; it is recorded with others'."""
     exclude: tuple[str, ...] = ()
     """Columns that are never stored, and whose change alone makes no change."""
     mask: tuple[str, ...] = ()
@@ -77,10 +77,13 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
                         fix=f"give some of {', '.join(OPERATIONS)}",
                     )
 
-    def for_table(self, schema: str, name: str, columns: Sequence[str]) -> "TableRules":
+    def for_table(
+        self, schema: str, name: str, columns: Sequence[str], key: Collection[int] = ()
+    ) -> "TableRules":
         """What the rules mean for a table: where several name a column, the strictest holds.
 
-        From the strictest: exclude, mask, hash.
+        From the strictest: exclude, mask, hash. Columns of the `key` are never ignored: by
+        another key it is another row.
         """
 
         def found(globs: tuple[str, ...]) -> frozenset[int]:
@@ -93,7 +96,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         exclude = found(self.exclude)
         mask = found(self.mask) - exclude
         return TableRules(
-            ignore=found(self.ignore),
+            ignore=found(self.ignore) - {*key},
             exclude=exclude,
             mask=mask,
             hash=found(self.hash) - mask - exclude,

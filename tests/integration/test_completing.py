@@ -10,6 +10,7 @@ import pytest
 from bemi.capture import sink, worker
 from bemi.rules import Rules
 from tests.integration.conftest import Track
+from tests.support.baselines import assert_state
 from tests.support.tracked import Row, Tracked
 
 USERS = "create table users (id int primary key, email text, name text, seen_at timestamptz)"
@@ -240,3 +241,21 @@ def test_names_that_changed_places_twice(tracked: Track) -> None:
     assert change["before"].get("x", 20) == 20
     assert change["before"].get("y", 10) == 10
     assert "inferred" in change["flags"]
+
+
+def test_a_key_is_never_ignored(tracked: Track) -> None:
+    """By another key it is another row, whatever a glob says."""
+    at = tracked("create table t (id int primary key, other_id int, name text)")
+    rules = Rules(ignore=("*_id", "*.id"))
+    at.source.execute("insert into t values (1, 1, 'a')")
+    run(at, rules)
+    at.source.execute("update t set id = 2")
+    at.source.execute("update t set other_id = 2")
+    at.source.execute("update t set name = 'b'")
+    rows = run(at, rules)
+    assert [(row["primary_key"], row["previous_key"]) for row in rows] == [
+        ("1", None),
+        ("2", "1"),
+        ("2", None),
+    ]
+    assert_state(at.settings, "public.t")

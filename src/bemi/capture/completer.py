@@ -287,7 +287,7 @@ class Completer:
         if known is None or known[0] is not table:
             rules = self._rules if present else self._rules_of.get(rules_id, NO_RULES)
             names = [column.name for column in table.columns]
-            known = (table, rules.for_table(table.schema, table.name, names))
+            known = (table, rules.for_table(table.schema, table.name, names, table.key))
             self._table_rules[which, table.oid] = known
         return known[1]
 

@@ -64,7 +64,7 @@ class Filter:
         known = self._tables.get(table.oid)
         if known is None or known[0] is not table:
             rules = self._rules.for_table(
-                table.schema, table.name, [column.name for column in table.columns]
+                table.schema, table.name, [column.name for column in table.columns], table.key
             )
             self._tables[table.oid] = known = (table, rules)
         return known[1]

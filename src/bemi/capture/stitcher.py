@@ -44,6 +44,7 @@ BASELINE_PREFIX: Final = "_bemi_baseline"
 _NOTHING: Final[tuple[Event, ...]] = ()
 _BEFORE_UNKNOWN: Final = ("before_unknown",)
 _INFERRED: Final = ("inferred",)
+_MOVED: Final = ("moved",)
 _XID_RANGE: Final = 1 << 32
 
 
@@ -68,6 +69,8 @@ class Stitcher:
         self._encoding = encoding
         self._next_xid = next_xid
         self._tables: dict[int, Table] = {}
+        self._left: Table | None = None
+        """The table whose row the transaction's last change deleted."""
         self._transaction: Transaction | None = None
         self._take: dict[type[Message], Callable[..., tuple[Event, ...]]] = {
             Insert: self._insert,
@@ -97,6 +100,7 @@ class Stitcher:
         self._ordinal = 0
         self._last_lsn = self._index = -1
         self._stretch = 0
+        self._left = None
         self._stretch_used = self._stretch_told = False
         self._context: Context | None = None  # no message seen yet
         self._context_flags: tuple[str, ...] = ()
@@ -117,7 +121,9 @@ class Stitcher:
 
     def _insert(self, message: Insert, lsn: int) -> tuple[Event, ...]:
         table = self._table(message.relation, message.new)
-        return self._change(table, Operation.CREATE, lsn, None, message.new)
+        left = self._left
+        flags = _MOVED if left is not None and _are_siblings(left, table) else ()
+        return self._change(table, Operation.CREATE, lsn, None, message.new, flags=flags)
 
     def _update(self, message: Update, lsn: int) -> tuple[Event, ...]:
         table = self._table(message.relation, message.new)
@@ -237,6 +243,7 @@ class Stitcher:
         if table.inferred or transaction.commit_lsn < table.placed_since:
             flags += _INFERRED
         self._ordinal += 1
+        self._left = table if operation is Operation.DELETE else None
         if lsn == self._last_lsn:
             self._index += 1
         else:
@@ -283,6 +290,16 @@ def widen_xid(xid: int, near: int) -> int:
     elif near - wide > _XID_RANGE // 2:
         wide += _XID_RANGE
     return wide if wide > 0 else xid
+
+
+def _are_siblings(table: Table, other: Table) -> bool:
+    """Two partitions of one table: a DELETE here and an INSERT there is how a row moves."""
+    return (
+        table.oid != other.oid
+        and table.partition is not None
+        and other.partition is not None
+        and (table.schema, table.name) == (other.schema, other.name)
+    )
 
 
 def _identity(table: Table, old: Row | None) -> Row | None:

@@ -71,7 +71,10 @@ def test_a_row_that_moves_to_another_partition(tracked: Track, identity: str) ->
     assert told(rows[1:], "context") == [{"who": "Ann"}] * 2
     assert rows[1]["before"] == {"day": 1, "n": 7, "note": "a"}
     assert rows[2]["after"] == {"day": 2, "n": 7, "note": "b"}
-    assert told(rows, "flags") == [None] * 3
+    assert told(rows, "flags") == [None, None, ["moved"]], "the row of the change right before"
+    at.source.execute("delete from events")
+    at.source.execute("insert into events values (1, 8, 'a')")
+    assert told(at.changes()[3:], "flags") == [None, None]
 
 
 @pytest.mark.parametrize("how", ["", "concurrently"])
