@@ -19,6 +19,7 @@ Exceptions:
 - What the types in NOT_READ_BACK hold is kept as text: PostgreSQL itself reads it from nowhere.
 """
 
+import itertools
 import os
 import random
 import threading
@@ -51,7 +52,10 @@ CASES: Final = int(os.environ.get("BEMI_TEST_CASES", "2000"))
 _WANTED: Final = 3
 """Kinds that a table is made for."""
 _TABLES: Final = 6
-"""Tables for each so many kinds."""
+"""Tables for each so many kinds, half of them with arrays."""
+
+_MANY: Final = 20_000
+"""Cases after which each kind was updated, and set to its limits, whatever the seed."""
 
 _KEYS: Final = (
     "numeric(30,10)",
@@ -103,8 +107,13 @@ def test_values_come_back(make_database: MakeDatabase, server: Server, seed: int
     # The history has seen all of the rows from their beginning: it has to know the old ones.
     assert set(found.missing) <= (set() if sends_generated else {"generated"})
     assert found.in_baselines
-    untried = [kind for kind, counts in found.counts.items() if not counts["values"]]
-    assert not untried
+    for kind, counts in found.counts.items():
+        plain = counts["values"] - counts["array"]
+        assert plain, f"{kind} was not tried"
+        assert counts["array"], f"arrays of {kind} were not tried"
+        if CASES >= _MANY:  # by then, only by a mistake
+            assert counts["update"], f"no update of {kind} was tried"
+            assert counts["limit"], f"no limit of {kind} was tried"
 
 
 def _round(url: str, seed: str, found: Findings) -> None:
@@ -153,10 +162,11 @@ def _draw(all_kinds: Sequence[Kind], rng: random.Random, found: Findings) -> lis
     def add(table: Table) -> None:
         made.append(numbered(table, len(made)))
 
-    for at in range(0, len(shuffled), _WANTED):
-        strategy = tables(shuffled[at : at + _WANTED], all_kinds, keys)
+    groups = [shuffled[at : at + _WANTED] for at in range(0, len(shuffled), _WANTED)]
+    for wanted, arrays in itertools.product(groups, (False, True)):
+        strategy = tables(wanted, all_kinds, keys, arrays=arrays)
         settings = hypothesis.settings(
-            max_examples=_TABLES,
+            max_examples=_TABLES // 2,
             phases=[hypothesis.Phase.generate],
             database=None,
             deadline=None,

@@ -115,18 +115,21 @@ def tables(
     wanted: Sequence[Kind],
     kinds: Sequence[Kind],
     keys: Sequence[Kind],
+    *,
+    arrays: bool,
 ) -> Table:
-    """A table with a column of each wanted kind, or an array of it, and others of any kind.
+    """A table with a column of each wanted kind, or of its arrays, and others of any kind.
 
     `keys` are the kinds that a key may have.
     """
     columns: list[Column] = []
     taken = set(_PLACES | _SYSTEM_COLUMNS)
     others = draw(st.lists(st.sampled_from(kinds), max_size=2))
-    for kind in (*wanted, *others):
+    chosen = [(kind, arrays) for kind in wanted] + [(kind, draw(st.booleans())) for kind in others]
+    for kind, is_array in chosen:
         name = draw(_ALL_NAMES.filter(lambda name: name not in taken))
         taken.add(name)
-        columns.append(Column(name, array_of(kind) if draw(st.booleans()) else kind))
+        columns.append(Column(name, array_of(kind) if is_array else kind))
     keyed = draw(st.integers(0, 4)) > 0
     part = draw(st.none() | st.none() | st.sampled_from(keys)) if keyed else None
     table = Table(
