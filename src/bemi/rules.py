@@ -77,6 +77,26 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
                         fix=f"give some of {', '.join(OPERATIONS)}",
                     )
 
+    def unmatched(self, tables: Iterable[tuple[str, str, Sequence[str]]]) -> list[str]:
+        """What matches nothing of these tables (schema, name, columns), each in a sentence.
+
+        It is misspelt, or for what is still to come, or a rename has disarmed it.
+        """
+        known = list(tables)
+        found = [
+            f"rules.{kind}[{at}] {glob!r} matches no column of a tracked table"
+            for kind in ("ignore", "exclude", "mask", "hash")
+            for at, glob in enumerate(getattr(self, kind))
+            if not any(_named(glob, schema, name, columns) for schema, name, columns in known)
+        ]
+        found += [
+            f"rules.skip[{at}].tables[{number}] {glob!r} matches no tracked table"
+            for at, skip in enumerate(self.skip)
+            for number, glob in enumerate(skip.tables)
+            if not any(_covers(Skip(tables=(glob,)), schema, name) for schema, name, _ in known)
+        ]
+        return found
+
     def for_table(
         self, schema: str, name: str, columns: Sequence[str], key: Collection[int] = ()
     ) -> "TableRules":
@@ -87,11 +107,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """
 
         def found(globs: tuple[str, ...]) -> frozenset[int]:
-            return frozenset(
-                at
-                for at, column in enumerate(columns)
-                if any(_names(glob, schema, name, column) for glob in globs)
-            )
+            return frozenset().union(*(_named(glob, schema, name, columns) for glob in globs))
 
         exclude = found(self.exclude)
         mask = found(self.mask) - exclude
@@ -157,11 +173,15 @@ def _literally(text: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", text)
 
 
-def _names(glob: str, schema: str, table: str, column: str) -> bool:
+def _named(glob: str, schema: str, table: str, columns: Sequence[str]) -> set[int]:
+    """The places of the columns that a glob names."""
     parts = split(glob)
     if parts is None:
-        return False
-    return _all_match(("*",) * (3 - len(parts)) + parts, (schema, table, column))
+        return set()
+    *above, wanted = ("*",) * (3 - len(parts)) + parts
+    if not _all_match(above, (schema, table)):
+        return set()
+    return {at for at, column in enumerate(columns) if fnmatchcase(column, wanted)}
 
 
 def _covers(skip: Skip, schema: str, table: str) -> bool:

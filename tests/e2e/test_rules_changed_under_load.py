@@ -2,6 +2,7 @@
 masked is nowhere on the destination's disk.
 """
 
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from bemi.embedded import Server
 from tests.e2e.conftest import SETTINGS
 from tests.support import workload
 from tests.support.several import FileWorker
+from tests.support.tracking import track
 from tests.support.waiting import until
 
 ENDS: Final = 100.0
@@ -180,6 +182,39 @@ def test_no_change_is_lost_and_what_is_masked_is_nowhere(
     assert found_in_files(written, KEY) == []
     for secret in (CANARY, KEY):
         assert secret not in logs + last.log
+
+
+def test_a_rule_that_matches_nothing_is_told(
+    source_url: str, destination_url: str, tmp_path: Path
+) -> None:
+    """At the start, when the rules change, and when the table does: nothing else would tell."""
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        conn.execute("create table people (id int primary key, phone text, email text)")
+    settings = track(source_url, destination_url, schemas=["public"])
+
+    def write(mask: str) -> None:
+        text = (
+            f'source_url = "{source_url}"\ndestination_url = "{destination_url}"\n'
+            f'source = "{settings.source}"\nrules.mask = {mask}\n'
+        )
+        (tmp_path / "new").write_text(text, encoding="utf-8")
+        (tmp_path / "new").rename(tmp_path / "bemi.toml")
+
+    def told(glob: str) -> str:
+        return rf"rule matches nothing.*rules\.mask\[\d\] '{glob}' matches no column"
+
+    write('["people.phnoe"]')
+    with FileWorker(tmp_path) as process:
+        process.says(told("people.phnoe") + "(.|\n)*capturing")
+        write('["people.phone", "people.emial"]')
+        process.signal(signal.SIGHUP)
+        process.says(told("people.emial"))
+        assert "people.phone'" not in process.log
+        with psycopg.connect(source_url, autocommit=True) as conn:
+            conn.execute("alter table people rename phone to mobile")
+        process.says(told("people.phone"))
+        assert process.stop() == 0
+        assert len(re.findall(told(".*"), process.log)) == 3
 
 
 def write_file(folder: Path, settings: Settings, number: int) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -140,6 +141,16 @@ def test_a_glob_that_matches_no_table_is_pointed_out(todo: Todo) -> None:
     assert code == 0
     assert err == (
         "note: --schema shop matches no table yet\nnote: --table tood matches no table yet\n"
+    )
+
+
+def test_a_rule_that_matches_nothing_is_pointed_out(todo: Todo, tmp_path: Path) -> None:
+    file = tmp_path / "bemi.toml"
+    file.write_text('rules.mask = ["todo.task", "todo.tsak"]', encoding="utf-8")
+    code, _, err = todo.bemi("init", "--config", str(file))
+    assert (code, err) == (
+        0,
+        "note: rules.mask[1] 'todo.tsak' matches no column of a tracked table\n",
     )
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bemi.capture.preflight import diagnose
 from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.errors import SetupError
+from bemi.rules import Rules, Skip
 from bemi.store import migrate
 from tests.support.plain_server import MakeServer, plain_servers
 from tests.support.waiting import until
@@ -164,6 +166,24 @@ def test_tables_made_since_and_tables_no_longer_wanted(
     source.execute((finding.fix or "").encode())
     # The rules of the last init hold where the settings name none.
     assert found(settings)["tracked"].message == "tables tracked: 1"
+
+
+def test_rules_that_match_nothing(settings: Settings, source: Connection) -> None:
+    """What they were to hide is stored as it is, and nothing else tells."""
+    assert found(settings)["rules"].message == "there are no rules for columns and changes"
+    rules = Rules(mask=("a.phone",), skip=(Skip(tables=("b",)),))
+    settings = replace(settings, rules=rules)
+    finding = found(settings)["rules"]
+    assert finding.level == "warning"
+    assert finding.message == (
+        "rules.mask[0] 'a.phone' matches no column of a tracked table; "
+        "rules.skip[0].tables[0] 'b' matches no tracked table"
+    )
+    source.execute("alter table a add phone text; create table b (id int primary key)")
+    assert found(settings)["rules"].level == "ok"
+    init(settings)
+    source.execute("alter table a rename phone to mobile")
+    assert "'a.phone'" in found(settings)["rules"].message
 
 
 def test_a_lost_primary_key_index_choice_is_no_crash(

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg import sql
 from bemi.capture import publication
 from bemi.capture.tables import TableState, add_new_tables, survey, with_remembered_rules
 from bemi.config import Settings
+from bemi.rules import Rules, Skip
 from bemi.store.migrate import migrate
 from bemi.store.sources import Setup
 
@@ -362,3 +364,29 @@ def _as_role(conn: Connection, role: str) -> Iterator[None]:
         yield
     finally:
         conn.execute("reset role")
+
+
+def test_rules_are_held_against_the_tables_that_are_tracked(
+    source: Connection, settings: Settings
+) -> None:
+    """A partition's columns go by the name of the table above it; what can't be tracked is out."""
+    publication.create(source, "bemi")
+    source.execute(
+        "create table p (id int primary key, low text) partition by range (id);"
+        "create table p_1 partition of p for values from (0) to (9);"
+        "create table keyless (gone text); create table empty ();"
+        "alter table empty replica identity full"
+    )
+    globs = ("p.low", "p_1.low", "*.gone", "id")
+    rules = Rules(mask=globs, skip=(Skip(tables=("p", "p_1", "empty")),))
+    settings = replace(settings, rules=rules)
+    unmatched = [
+        "rules.mask[1] 'p_1.low' matches no column of a tracked table",
+        "rules.mask[2] '*.gone' matches no column of a tracked table",
+        "rules.skip[0].tables[1] 'p_1' matches no tracked table",
+    ]
+    # Before they are published, and afterwards.
+    for _ in range(2):
+        assert list(add_new_tables(source, settings).unmatched) == unmatched
+    source.execute("alter table p rename low to high")
+    assert "rules.mask[0]" in add_new_tables(source, settings).unmatched[0]

@@ -75,3 +75,18 @@ def test_any_name_can_be_quoted(name: str) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
     assert split(quoted) is not None
     assert Rules(mask=(quoted,)).for_table("s", "t", (name, name + "x")).mask == {0}
+
+
+def test_what_matches_nothing_is_named_with_its_place() -> None:
+    rules = Rules(
+        ignore=("*.updated_at", "*.changed_at"),
+        mask=("public.users.emial", "orders.total"),
+        skip=(Skip(operations=("delete",)), Skip(tables=("users", "ordr_items", "shop.*"))),
+    )
+    tables = [("public", "users", COLUMNS), ("shop", "orders", ("total",)), ("public", "none", ())]
+    assert rules.unmatched(tables) == [
+        "rules.ignore[1] '*.changed_at' matches no column of a tracked table",
+        "rules.mask[0] 'public.users.emial' matches no column of a tracked table",
+        "rules.skip[1].tables[1] 'ordr_items' matches no tracked table",
+    ]
+    assert Rules().unmatched([]) == []

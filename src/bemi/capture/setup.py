@@ -17,7 +17,13 @@ from psycopg import sql
 from bemi.capture import coverage, event_triggers, preflight, publication, slot
 from bemi.capture.progress import Progress, Report
 from bemi.capture.source import Identity, Source
-from bemi.capture.tables import TableState, publish, survey, with_remembered_rules
+from bemi.capture.tables import (
+    TableState,
+    publish,
+    survey,
+    unmatched_rules,
+    with_remembered_rules,
+)
 from bemi.config import Settings
 from bemi.connections import connect, explained, first_line
 from bemi.errors import RefusedError, SetupError
@@ -52,6 +58,8 @@ class InitResult:
     """What is lost between the checkpoint and the slot, which `run --accept-gap` records."""
     position: Lsn
     """Where the history goes on."""
+    unmatched: tuple[str, ...] = ()
+    """Rules that match nothing yet, each in a sentence."""
     ddl_script: str | None = None
     """SQL that an owner has to run for the event triggers, where this role may not make them."""
 
@@ -123,6 +131,7 @@ def init(
 
         ddl_script = _record_ddl(source, setup, progress, asked=ddl)
         states = survey(source, settings)
+        unmatched = unmatched_rules(source, settings, states)
     return InitResult(
         changed=tuple(progress.done),
         tracked=tuple(state for state in states if state.published),
@@ -135,6 +144,7 @@ def init(
         not_full=tuple(not_full),
         gap=gap,
         position=held.position,
+        unmatched=unmatched,
         ddl_script=ddl_script,
     )
 

@@ -6,6 +6,7 @@ because they inherit no identity; they are wanted by their own name or by their 
 https://www.postgresql.org/docs/current/logical-replication-publication.html
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -59,6 +60,8 @@ class NewTables:
     """Wanted, not published; each with its reason and, where there is one, its fix."""
     failing: tuple[TableState, ...]
     """Published, but their identity is gone: the application's UPDATE and DELETE fail."""
+    unmatched: tuple[str, ...]
+    """Rules that match nothing, each in a sentence."""
 
 
 # The catalog's own test of an identity index: valid, unique, immediate, not partial
@@ -133,6 +136,22 @@ order by n.nspname, c.relname
 """
 
 
+# Under the names that rules go by.
+_COLUMNS: Final = """
+select
+    coalesce(rn.nspname, n.nspname)::text,
+    coalesce(r.relname, c.relname)::text,
+    coalesce(array_agg(distinct a.attname::text) filter (where a.attname is not null), '{}')
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+left join pg_class r on c.relispartition and r.oid = pg_partition_root(c.oid)
+left join pg_namespace rn on rn.oid = r.relnamespace
+left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.oid = any(%s::oid[])
+group by 1, 2
+"""
+
+
 def survey(conn: psycopg.Connection[Any], settings: Settings) -> list[TableState]:
     """All ordinary tables and leaf partitions outside the system's schemas and Bemi's own.
 
@@ -157,6 +176,20 @@ def matches(state_name: str, root: str | None, settings: Settings) -> bool:
         or any(fnmatchcase(name.split(".", 1)[0], glob) for glob in settings.schemas)
         for name in names
     )
+
+
+def unmatched_rules(
+    conn: psycopg.Connection[Any], settings: Settings, states: Sequence[TableState]
+) -> tuple[str, ...]:
+    """The rules that match nothing of the tables that are tracked, or can be; see `Rules`."""
+    if not settings.rules:
+        return ()
+    tracked = [
+        state.oid for state in states if state.published or (state.wanted and state.reason is None)
+    ]
+    with explained("source"):
+        rows = conn.execute(_COLUMNS, [tracked]).fetchall()
+    return tuple(settings.rules.unmatched(rows))
 
 
 def with_remembered_rules(settings: Settings, setup: Setup | None) -> Settings:
@@ -194,7 +227,10 @@ def add_new_tables(conn: psycopg.Connection[Any], settings: Settings) -> NewTabl
         untracked += refused
     failing = tuple(state for state in states if state.published and state.reason is not None)
     return NewTables(
-        tuple(added), tuple(sorted(untracked, key=lambda state: state.qualified)), failing
+        tuple(added),
+        tuple(sorted(untracked, key=lambda state: state.qualified)),
+        failing,
+        unmatched_rules(conn, settings, states),
     )
 
 

@@ -96,24 +96,27 @@ class Watch:
 
 
 def watch_tables(settings: Settings) -> Watch:
-    """Adds new tables to the publication, or says once why each is not tracked; and keeps the
-    coverage of those that are.
+    """Adds new tables to the publication, or says once why each is not tracked; tells rules that
+    match nothing; and keeps the coverage of the tables that are tracked.
 
     The first look is waited for, so that what was altered while nobody captured is seen before
     the history goes on.
     """
     told: set[str] = set()
+    unmatched: set[str] = set()
     memory = coverage.Memory()
     captured: list[datetime | None] = []
 
     def look(conn: psycopg.Connection[Any]) -> bool:
-        _add(conn, settings, told)
+        _add(conn, settings, told, unmatched)
         return _cover(conn, settings, memory, captured)
 
     return Watch(settings.source_url, "source", look, interval=_TABLES_INTERVAL, wait=_FIRST_LOOK)
 
 
-def _add(conn: psycopg.Connection[Any], settings: Settings, told: set[str]) -> None:
+def _add(
+    conn: psycopg.Connection[Any], settings: Settings, told: set[str], unmatched: set[str]
+) -> None:
     found = add_new_tables(conn, settings)
     for state in found.added:
         log.info("table added", extra={"table": state.qualified})
@@ -127,6 +130,11 @@ def _add(conn: psycopg.Connection[Any], settings: Settings, told: set[str]) -> N
             message,
             extra={"table": state.qualified, "reason": state.reason, "fix": state.fix},
         )
+    for reason in found.unmatched:
+        if reason not in unmatched:
+            log.warning("rule matches nothing", extra={"reason": reason})
+    unmatched.clear()  # one that matched meanwhile is told again
+    unmatched.update(found.unmatched)
 
 
 def _cover(

@@ -104,6 +104,8 @@ def command(
         show_baselines(taken, stopped=stopped)
     for flag in _matching_nothing(settings, schema, table, [*result.tracked, *result.untracked]):
         print(f"note: {output.printable(flag)} matches no table yet", file=sys.stderr)
+    for reason in result.unmatched:
+        print(f"note: {output.printable(reason)}", file=sys.stderr)
     return code
 
 
@@ -208,5 +210,6 @@ def _as_json(result: "InitResult") -> dict[str, Any]:
         "not_full": [{"table": name, "reason": reason} for name, reason in result.not_full],
         "gap": result.gap,
         "position": str(result.position),
+        "unmatched_rules": result.unmatched,
         "ddl_script": result.ddl_script,
     }

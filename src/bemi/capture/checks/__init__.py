@@ -25,6 +25,7 @@ CHECKS: Final = (
     Check("WAL retention", source.wal_retention, ("source",)),
     Check("encoding", source.encoding, ("source",)),
     Check("tables", published.trackable, ("source",)),
+    Check("rules", published.rules, ("source",)),
     Check("may publish", published.ownership, ("source",)),
     Check("publication", published.publication_whole, ("source",)),
     Check("tracked", published.all_published, ("publication",)),

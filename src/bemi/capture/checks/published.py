@@ -1,4 +1,4 @@
-"""What `init` makes on the source: the tables to publish, the publication, the slot."""
+"""What `init` makes on the source: the tables to publish (and their rules), publication, slot."""
 
 import shlex
 
@@ -6,6 +6,7 @@ from psycopg import conninfo
 
 from bemi.capture import publication, slot
 from bemi.capture.checks.finding import (
+    FEW,
     Finding,
     Servers,
     fetch_value,
@@ -15,7 +16,7 @@ from bemi.capture.checks.finding import (
     rules_of,
     source_of,
 )
-from bemi.capture.tables import survey
+from bemi.capture.tables import survey, unmatched_rules
 
 
 def trackable(servers: Servers) -> Finding:
@@ -49,6 +50,24 @@ def trackable(servers: Servers) -> Finding:
             "create one, or check `schemas` and `tables` where you set them",
         )
     return Finding("tables", "ok", f"tables with a usable identity: {len(wanted)}, that is all")
+
+
+def rules(servers: Servers) -> Finding:
+    """A rule that matches nothing hides nothing: what it was for is stored as it is."""
+    settings = rules_of(servers)
+    unmatched = unmatched_rules(source_of(servers), settings, servers.tables)
+    if unmatched:
+        more = f" and {len(unmatched) - FEW} more" if len(unmatched) > FEW else ""
+        return Finding(
+            "rules",
+            "warning",
+            "; ".join(unmatched[:FEW]) + more,
+            "write them as the tables have it now; those for what is still to come, or for another"
+            " source, may stay",
+        )
+    if not settings.rules:
+        return Finding("rules", "ok", "there are no rules for columns and changes")
+    return Finding("rules", "ok", "each rule matches something of a tracked table")
 
 
 def ownership(servers: Servers) -> Finding:
