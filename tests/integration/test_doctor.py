@@ -230,6 +230,25 @@ def test_a_role_without_rights(
         source.execute(sql.SQL("drop role {}").format(role))
 
 
+def test_a_role_that_may_not_read_the_history(settings: Settings, destination: Connection) -> None:
+    init(settings)
+    name = f"stranger_{destination.info.dbname}"
+    role = sql.Identifier(name)
+    destination.execute(sql.SQL("create role {} login password 'x'").format(role))
+    try:
+        url = psycopg.conninfo.make_conninfo(settings.destination_url, user=name, password="x")
+        stranger = replace(settings, destination_url=url)
+        finding = found(stranger)["history"]
+        assert finding.level == "failure"
+        assert "permission denied for schema bemi" in finding.message
+        fix = finding.fix or ""
+        destination.execute(fix.removeprefix("as the owner of the history: ").encode())
+        assert found(stranger)["history"].level == "ok"
+    finally:
+        destination.execute(sql.SQL("drop owned by {}").format(role))
+        destination.execute(sql.SQL("drop role {}").format(role))
+
+
 def test_a_destination_that_takes_no_writes(settings: Settings, destination: Connection) -> None:
     destination.execute(
         sql.SQL("alter database {} set default_transaction_read_only = on").format(
@@ -376,6 +395,36 @@ def test_the_price_of_full_is_what_it_adds_to_the_log(make_plain_server: MakeSer
         (finding,) = found(settings)["identity prices"].figures
     assert finding.row_bytes == pytest.approx(added, rel=0.15)
     assert finding.default_lookup_seconds_a_day is None, "there is no history yet"
+
+
+def test_the_price_of_a_row_that_nothing_tells_is_unknown(make_plain_server: MakeServer) -> None:
+    """A page has room for many rows: its size is not that of the one row in it."""
+    server = make_plain_server(wal_level="logical", autovacuum="off")
+    settings = Settings(source_url=server.create_database("app"))
+    with psycopg.connect(settings.source_url, autocommit=True) as conn:
+        conn.execute(
+            "create table one (id int primary key, v int);"
+            "create table many (id int primary key, v text);"
+            "create table large (id int primary key, v text);"
+            "alter table large alter v set storage external;"
+            "insert into one values (1, 0);"
+            "insert into many select i, repeat('x', 100) from generate_series(1, 500) i;"
+            "insert into large select i, repeat('x', 100000) from generate_series(1, 2) i"
+        )
+        conn.execute(
+            "update one set v = 1; update many set id = -id where id <= 1;update large set id = -id"
+        )
+        until(
+            lambda: fetch(conn, "select sum(n_tup_upd) from pg_stat_user_tables") == 4,
+            60,
+            "it is counted",
+        )
+        prices = {each.table: each for each in found(settings)["identity prices"].figures}
+    assert list(prices) == ["public.large", "public.many", "public.one"]
+    one, many, large = (prices[f"public.{name}"] for name in ("one", "many", "large"))
+    assert (one.row_bytes, one.full_wal_bytes_a_day) == (None, None)
+    assert many.row_bytes == pytest.approx(110, rel=0.3)
+    assert large.row_bytes == pytest.approx(100_000, rel=0.3)
 
 
 def fetch(conn: Connection, query: str) -> Any:

@@ -69,7 +69,7 @@ def _say(price: "Price") -> str:
     """A table's prices in a line."""
     from bemi.cli import output
 
-    full = "unknown, it was never analysed"
+    full = "unknown, as there are no statistics of its rows"
     if price.row_bytes is not None and price.full_wal_bytes_a_day is not None:
         full = (
             f"{output.size(price.full_wal_bytes_a_day)} of WAL a day"

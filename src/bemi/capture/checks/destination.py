@@ -2,6 +2,9 @@
 
 from typing import Final
 
+import psycopg
+from psycopg import sql
+
 from bemi.capture.checks.finding import (
     Connection,
     Finding,
@@ -12,7 +15,7 @@ from bemi.capture.checks.finding import (
     fetch_value,
     missing,
 )
-from bemi.connections import Role, connect, describe
+from bemi.connections import Role, connect, describe, first_line
 from bemi.store import checkpoint, migrate
 
 CLOCK_TOLERANCE: Final = 2.0
@@ -78,10 +81,25 @@ def encoding(servers: Servers) -> Finding:
 
 def version(servers: Servers) -> Finding:
     conn, schema = destination_of(servers), servers.settings.schema
-    if migrate.current_version(conn, schema) == 0:
-        return missing(servers, "history", f'the destination has no schema "{schema}" of Bemi\'s')
-    migrate.require_current(conn, schema)
-    if checkpoint.read(conn, schema, servers.settings.source) is None:
+    try:
+        if migrate.current_version(conn, schema) == 0:
+            return missing(
+                servers, "history", f'the destination has no schema "{schema}" of Bemi\'s'
+            )
+        migrate.require_current(conn, schema)
+        held = checkpoint.read(conn, schema, servers.settings.source)
+    except psycopg.errors.InsufficientPrivilege as error:
+        grant = sql.SQL(
+            "grant usage on schema {schema} to {role};"
+            " grant select on all tables in schema {schema} to {role};"
+        ).format(schema=sql.Identifier(schema), role=sql.Identifier(conn.info.user))
+        return Finding(
+            "history",
+            "failure",
+            f'role "{conn.info.user}" may not read the history: {first_line(error)}',
+            f"as the owner of the history: {grant.as_string(None)}",
+        )
+    if held is None:
         return missing(
             servers,
             "history",

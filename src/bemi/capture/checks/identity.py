@@ -31,8 +31,9 @@ _STORED: Final = 28
 _DAY: Final = 86_400.0
 
 # Widths of what is stored in the row itself come from the planner's statistics, where the role
-# may see all of them, else from the table's size; large values lie in another table. The counters
-# begin with the last reset of the database's, or else with the server's own.
+# may see all of them, else from the table's size; large values lie in another table. How full a
+# single page is can't be told, so neither can the width of the rows in it. The counters begin with
+# the last reset of the database's, or else with the server's own.
 _TABLES: Final = """
 with known as (
     select coalesce(d.stats_reset, b.stats_reset, pg_postmaster_start_time()) as since
@@ -45,8 +46,11 @@ select s.relid::bigint, known.since,
     case when rows.number > 0 then
         coalesce(
             w.width + %(logged)s,
-            greatest(pg_relation_size(c.oid) / rows.number - %(stored)s, 0) + %(logged)s
-        ) + coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) / rows.number
+            case when heap.size > current_setting('block_size')::bigint then
+                greatest(heap.size / rows.number - %(stored)s, 0) + %(logged)s
+            when large.size > 0 then %(logged)s
+            end
+        ) + large.size / rows.number
     end::float8
 from pg_stat_user_tables s
 cross join known
@@ -54,6 +58,10 @@ join pg_class c on c.oid = s.relid
 cross join lateral (
     select case when c.reltuples > 0 then c.reltuples else s.n_live_tup end::float8 as number
 ) rows
+cross join lateral (select pg_relation_size(c.oid) as size) heap
+cross join lateral (
+    select coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) as size
+) large
 left join lateral (
     select sum(p.avg_width * (1 - p.null_frac))::float8 as width
     from pg_stats p
