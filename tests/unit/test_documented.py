@@ -75,6 +75,26 @@ def test_commands_and_flags_that_a_page_names_exist(page: Path) -> None:
     assert wrong == []
 
 
+def test_the_first_page_links_to_all_others_but_the_decisions() -> None:
+    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)", text))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
+    assert {page for page in pages - linked if not page.startswith("decisions/")} == {"index.md"}
+
+
+def test_what_a_worker_logs_is_in_the_page_for_operators() -> None:
+    operate = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
+    logged = {
+        message.replace("%s", "source")
+        for path in (ROOT / "src" / "bemi").rglob("*.py")
+        for message in re.findall(
+            r'log\.(?:info|warning|error)\(\s*"([^"]+)"', path.read_text(encoding="utf-8")
+        )
+    }
+    assert {message for message in logged if f"`{message}`" not in operate} == set()
+    assert len(logged) > 10
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_variables_that_a_page_names_exist(page: Path) -> None:
     pattern = r"\bBEMI_[A-Z_]+\b"
