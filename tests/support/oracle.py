@@ -351,7 +351,8 @@ create temp table history as
 select id, schema || '.' || "table" as tbl, operation as op, primary_key as key, previous_key,
     before, after, context, committed_at, transaction_id as xid, commit_position, ordinal, epoch,
     (select array_agg(flag) from unnest(flags) flag
-        where operation <> 'TRUNCATE' or flag not like 'partition:%%') as flags
+        where not (operation = 'TRUNCATE' and flag like 'partition:%%'
+            or operation = 'CREATE' and flag = 'moved')) as flags
 from {} where source = %s
 """
 
