@@ -505,6 +505,52 @@ def test_a_source_with_another_slot_is_not_the_one_to_remove(added: Several, bem
     assert json.loads(bemi("source", "list", "--json"))[1]["standing"] == "active"
 
 
+@pytest.fixture
+def alone(added: Several, monkeypatch: pytest.MonkeyPatch) -> Several:
+    """`shop` and `crm` are set up; now variables say what is meant, and it is the database shop."""
+    added.file.unlink()
+    monkeypatch.setenv("BEMI_SOURCE_URL", added.urls["shop"])
+    monkeypatch.setenv("BEMI_DESTINATION_URL", added.destination_url)
+    return added
+
+
+@pytest.mark.parametrize(
+    "arguments", [("source", "remove", "shpo"), ("teardown", "--source", "shpo")]
+)
+def test_a_mistyped_name_takes_no_slot_from_the_source_that_is_meant(
+    alone: Several, bemi: Bemi, arguments: tuple[str, ...]
+) -> None:
+    said = bemi(*arguments, "--yes", code=1)
+    assert "has no source shpo" in said
+    assert "shop" in said.partition("fix: ")[2]
+    assert alone.slot_is_active("shop") is False
+    assert publications(alone.urls["shop"]) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("source", "remove", "shop"), ("teardown", "--source", "shop")]
+)
+def test_a_slot_that_another_source_has_by_now_stays(
+    alone: Several, bemi: Bemi, arguments: tuple[str, ...]
+) -> None:
+    bemi("source", "remove", "shop", "--yes")
+    bemi("init", "--source", "till", "--json")
+    said = bemi(*arguments, "--yes", code=1)
+    assert "is by now that of the source till" in said
+    assert alone.slot_is_active("shop") is False
+    assert publications(alone.urls["shop"]) == 1
+
+
+def test_teardown_keeps_what_another_history_may_need(
+    alone: Several, bemi: Bemi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEMI_SCHEMA", "other")
+    said = bemi("teardown", "--source", "shop", "--yes", code=1)
+    assert 'the history in schema "other" has no source shop' in said
+    assert alone.slot_is_active("shop") is False
+    assert publications(alone.urls["shop"]) == 1
+
+
 def test_a_gap_is_accepted_for_one_source_at_a_time(added: Several) -> None:
     assert "--accept-gap is for one source at a time" in run("--accept-gap", code=1)
 

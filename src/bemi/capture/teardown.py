@@ -15,7 +15,7 @@ from bemi.capture.progress import Progress, Report
 from bemi.config import Settings
 from bemi.connections import connect, explained
 from bemi.errors import BemiError, SetupError
-from bemi.store import migrate, sources
+from bemi.store import checkpoint, migrate, sources
 
 Connection = psycopg.Connection[Any]
 
@@ -34,7 +34,8 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
     """Drop the slot and the publication; with `history`, the destination's schema too.
 
     Replica identities are the application's tables: the SQL that sets them back is returned
-    and not run. Raises `SetupError`, with nothing done, while a worker holds the slot.
+    and not run. Raises `SetupError`, with nothing done, while a worker holds the slot, and where
+    the history says that slot and publication are not this source's (`refusal`).
     """
     progress = Progress(report)
     notes: list[str] = []
@@ -45,7 +46,9 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
         with explained("source"):
             found = _droppable_slot(source, settings, notes)
             published = _droppable_publication(source, settings, notes)
-        stored = _stored(settings, notes, required=history)
+        stored, refused = _stored(settings, notes, required=history)
+        if refused is not None and (found is not None or published is not None):
+            raise refused
         if history:
             with (
                 connect(
@@ -73,6 +76,51 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
                 _drop_history(destination, settings, progress)
     kept = stored is not None and not history
     return TeardownResult(tuple(progress.done), tuple(set_back), tuple(notes), kept)
+
+
+def refusal(
+    destination: Connection, settings: Settings, stored: sources.StoredSource | None
+) -> SetupError | None:
+    """Why slot and publication of the settings are not to be dropped for this source, if so.
+
+    Whose they are then would lose its changes without a word.
+    """
+    if stored is None:
+        known = [each.name for each in sources.read_all(destination, settings.schema)]
+        return SetupError(
+            f'the history in schema "{settings.schema}" has no source {settings.source}, so the'
+            f' slot "{settings.slot}" and the publication "{settings.publication}" may be'
+            " another's",
+            fix=(f"its sources: {', '.join(known)}" if known else "correct the settings")
+            + f"; if nobody needs them: select pg_drop_replication_slot('{settings.slot}');"
+            f' drop publication "{settings.publication}";',
+        )
+    if (stored.slot, stored.publication) != (settings.slot, settings.publication):
+        return SetupError(
+            f"the history knows the source {stored.name} with slot {stored.slot} and publication"
+            f" {stored.publication}, the settings with {settings.slot} and {settings.publication}",
+            fix="correct the settings, or name the source that is meant",
+        )
+    held = checkpoint.read(destination, settings.schema, stored.name)
+    epoch = (
+        None if held is None else checkpoint.read_epoch(destination, settings.schema, held.epoch)
+    )
+    other = sources.twin(
+        destination,
+        settings.schema,
+        stored.name,
+        slot=stored.slot,
+        publication=stored.publication,
+        system_identifier=None if epoch is None else epoch.system_identifier,
+        database_oid=None if epoch is None else epoch.database_oid,
+    )
+    if other is None:
+        return None
+    what = f"slot {other.slot}" if other.slot == stored.slot else f"publication {other.publication}"
+    return SetupError(
+        f"the {what} is by now that of the source {other.name}, which would lose it",
+        fix=f"`bemi source remove {other.name}` removes that one",
+    )
 
 
 def _droppable_slot(source: Connection, settings: Settings, notes: list[str]) -> slot.Slot | None:
@@ -124,8 +172,10 @@ def _remove_event_triggers(source: Connection, notes: list[str], progress: Progr
     progress.add("dropped the event triggers that record DDL")
 
 
-def _stored(settings: Settings, notes: list[str], *, required: bool) -> sources.StoredSource | None:
-    """What init noted. The source is set free of Bemi also when the destination is gone."""
+def _stored(
+    settings: Settings, notes: list[str], *, required: bool
+) -> tuple[sources.StoredSource | None, SetupError | None]:
+    """What init noted, and why not to go by it. Also without a destination, the source is freed."""
     try:
         with (
             connect(
@@ -133,14 +183,15 @@ def _stored(settings: Settings, notes: list[str], *, required: bool) -> sources.
             ) as destination,
             explained("destination"),
         ):
-            return sources.read(destination, settings.schema, settings.source)
+            stored = sources.read(destination, settings.schema, settings.source)
+            return stored, refusal(destination, settings, stored)
     except BemiError as error:
         if required:
             raise
         notes.append(
             f"{error}; so it is not known which tables `bemi init` set to REPLICA IDENTITY FULL"
         )
-        return None
+        return None, None
 
 
 def _still_full(source: Connection, stored: sources.StoredSource | None) -> list[str]:

@@ -262,15 +262,15 @@ def remove(
     def report(line: str) -> None:
         print(output.printable(line), file=sys.stderr if json else sys.stdout, flush=True)
 
-    if not yes and not json and sys.stdin.isatty() and not _confirmed(settings):
-        print("nothing was done")
-        return 1
     with _history(History(settings.destination_url, settings.schema)) as (conn, stored):
-        source = next((each for each in stored if each.name == name), None)
-        if source is not None:
-            _require_same(settings, source)
-            if sources.remove(conn, settings.schema, name):
-                report(f"removed the source {name} from those that workers capture")
+        refused = teardown.refusal(conn, settings, _find(stored, name))
+        if refused is not None:
+            raise refused
+        if not yes and not json and sys.stdin.isatty() and not _confirmed(settings):
+            print("nothing was done")
+            return 1
+        if sources.remove(conn, settings.schema, name):
+            report(f"removed the source {name} from those that workers capture")
     try:
         _wait_until_left(settings, report)
         result = teardown.teardown(settings, history=False, report=report)
@@ -336,16 +336,6 @@ def _find(stored: "list[StoredSource]", name: str) -> "StoredSource":
         if names
         else f"`bemi source add {name}` adds one of the file",
     )
-
-
-def _require_same(settings: Settings, stored: "StoredSource") -> None:
-    """That what would be dropped is what this source had."""
-    if (stored.slot, stored.publication) != (settings.slot, settings.publication):
-        raise SetupError(
-            f"the history knows the source {stored.name} with slot {stored.slot} and publication"
-            f" {stored.publication}, the settings with {settings.slot} and {settings.publication}",
-            fix="correct the settings, or name the source that is meant",
-        )
 
 
 def _slot(settings: Settings | None, stored: "StoredSource") -> "Slot | None":

@@ -75,6 +75,45 @@ def read_all(conn: psycopg.Connection[Any], schema: str) -> list[StoredSource]:
     ]
 
 
+def twin(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    name: str,
+    *,
+    slot: str,
+    publication: str,
+    system_identifier: str | None,
+    database_oid: int | None,
+) -> StoredSource | None:
+    """Another source that is captured with this slot of this server, or this publication of its
+    database. Where the server is not known, it is taken to be the same.
+
+    One that was removed has neither any more, and one whose setup was not finished no changes.
+    """
+    row = conn.execute(
+        sql.SQL(
+            "select s.name from {} s join {} using (source_id) join {} e using (epoch) "
+            "where s.name <> %(name)s and to_jsonb(s) ->> 'removed_at' is null "
+            "and e.system_identifier = coalesce(%(system)s::text, e.system_identifier) "
+            "and (s.slot = %(slot)s or s.publication = %(publication)s "
+            "and e.database_oid = coalesce(%(oid)s::bigint, e.database_oid)) "
+            "order by s.source_id limit 1"
+        ).format(
+            sql.Identifier(schema, "sources"),
+            sql.Identifier(schema, "checkpoints"),
+            sql.Identifier(schema, "epochs"),
+        ),
+        {
+            "name": name,
+            "slot": slot,
+            "publication": publication,
+            "system": system_identifier,
+            "oid": database_oid,
+        },
+    ).fetchone()
+    return None if row is None else read(conn, schema, row[0])
+
+
 def standing(conn: psycopg.Connection[Any], schema: str, name: str) -> Standing:
     """Whether the source called `name` shall be captured. One query, asked every few seconds."""
     try:
