@@ -1,6 +1,7 @@
 """`init`: what it makes, in which order, twice, half-way, and where it refuses."""
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from psycopg import sql
 
 from bemi.capture import preflight, publication, setup, slot, worker
 from bemi.capture.setup import InitResult
+from bemi.capture.teardown import teardown
 from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.errors import ConfigError, PassingError, SetupError, StoreVersionError
@@ -427,6 +429,64 @@ def test_a_slot_of_another_database_is_refused(
     destination.execute("select pg_create_logical_replication_slot('taken', 'pgoutput')")
     with pytest.raises(SetupError, match="belongs to the database"):
         init(Settings(source_url=source_url, destination_url=destination_url, slot="taken"))
+
+
+def test_a_slot_of_another_source_of_the_history_is_refused(
+    settings: Settings, source: Connection, destination: Connection
+) -> None:
+    """What one of the two acknowledges, the other would never get."""
+    init(settings)
+    before = _state(source, destination)
+    for slot_name, message in (
+        (settings.slot, f"the slot {settings.slot} is that of the source {settings.source}"),
+        (f"{settings.slot}_2", f"the publication bemi is that of the source {settings.source}"),
+    ):
+        with pytest.raises(SetupError, match=message) as caught:
+            init(dataclasses.replace(settings, source="other", slot=slot_name))
+        assert f"--source {settings.source}" in (caught.value.fix or "")
+    assert _state(source, destination) == before
+    apart = dataclasses.replace(
+        settings, source="other", slot=f"{settings.slot}_2", publication="second"
+    )
+    init(apart)
+    assert init(apart).changed == ()
+    assert init(settings).changed == ()
+
+
+def test_the_slot_of_a_removed_source_is_free_for_another(
+    settings: Settings, destination: Connection
+) -> None:
+    init(settings)
+    teardown(settings, history=False, report=lambda line: None)
+    other = dataclasses.replace(settings, source="other")
+    with pytest.raises(SetupError, match=f"that of the source {settings.source}"):
+        init(other)
+    assert init(settings).changed  # set up again, under its own name
+    teardown(settings, history=False, report=lambda line: None)
+    sources.remove(destination, "bemi", settings.source)
+    init(other)
+    with pytest.raises(SetupError, match="that of the source other"):
+        init(settings)
+
+
+@pytest.mark.parametrize("elsewhere", ["schema", "destination"])
+def test_a_slot_that_another_history_made_is_refused(
+    settings: Settings, source: Connection, make_database: MakeDatabase, elsewhere: str
+) -> None:
+    """Else both would be captured with it, and `teardown` of either would drop it."""
+    init(settings)
+    other = (
+        dataclasses.replace(settings, schema="other")
+        if elsewhere == "schema"
+        else dataclasses.replace(settings, destination_url=make_database())
+    )
+    with psycopg.connect(other.destination_url, autocommit=True) as conn:
+        with pytest.raises(SetupError, match=r"this history .* did not make it") as caught:
+            init(other)
+        assert migrate.current_version(conn, other.schema) == 0
+    assert "BEMI_SLOT" in (caught.value.fix or "")
+    source.execute("select pg_drop_replication_slot(%s)", [settings.slot])
+    assert init(other).changed
 
 
 # --- publications that are not ours ----------------------------------------------------------

@@ -97,8 +97,9 @@ def init(
             preflight.require_destination(destination, settings)
             stored = sources.read(destination, settings.schema, settings.source)
             _require_same_source(settings, stored, identity)
+            _require_no_twin(destination, settings, identity)
             _require_roles(destination, readers)
-        _require_ours(source, settings)
+        _require_ours(source, settings, stored)
         setup = _chosen(settings, stored)
         if ddl:
             setup = msgspec.structs.replace(setup, ddl=True)
@@ -209,6 +210,30 @@ def _require_same_source(
         )
 
 
+def _require_no_twin(destination: Connection, settings: Settings, identity: Identity) -> None:
+    """That no other source of the history is captured with this slot: what one of the two
+    acknowledges, the other never gets."""
+    if migrate.current_version(destination, settings.schema) == 0:
+        return
+    other = sources.twin(
+        destination,
+        settings.schema,
+        settings.source,
+        slot=settings.slot,
+        publication=settings.publication,
+        system_identifier=identity.system_identifier,
+        database_oid=identity.database_oid,
+    )
+    if other is not None:
+        same = other.slot == settings.slot
+        what = f"slot {other.slot}" if same else f"publication {other.publication}"
+        raise SetupError(
+            f"the {what} is that of the source {other.name}",
+            fix="set BEMI_SLOT and BEMI_PUBLICATION to names of their own, or use --source"
+            f" {other.name}",
+        )
+
+
 def _require_roles(destination: Connection, readers: Sequence[str]) -> None:
     for role in readers:
         row = destination.execute("select to_regrole(quote_ident(%s)) is null", [role]).fetchone()
@@ -219,8 +244,14 @@ def _require_roles(destination: Connection, readers: Sequence[str]) -> None:
             )
 
 
-def _require_ours(source: Connection, settings: Settings) -> None:
-    """That neither name is taken by something that is not Bemi's."""
+def _require_ours(
+    source: Connection, settings: Settings, stored: sources.StoredSource | None
+) -> None:
+    """That neither name is taken by something that is not Bemi's, nor the slot by another history.
+
+    `init` notes a source in the history before it makes the slot: a slot that is there before
+    the source is noted was made for another one. (An owner may have made the publication.)
+    """
     with explained("source"):
         found = publication.read(source, settings.publication)
         if found is not None and found.faults:
@@ -234,6 +265,14 @@ def _require_ours(source: Connection, settings: Settings) -> None:
             raise SetupError(
                 f'the replication slot "{settings.slot}" can\'t be used: {fault}',
                 fix="name another one in BEMI_SLOT",
+            )
+        if existing is not None and stored is None:
+            raise SetupError(
+                f'the replication slot "{settings.slot}" is there already, and this history (schema'
+                f' "{settings.schema}") did not make it: another history, or another destination,'
+                " may be captured with it",
+                fix="set BEMI_SLOT and BEMI_PUBLICATION to names of their own; or, if nobody needs"
+                f" it: select pg_drop_replication_slot('{settings.slot}');",
             )
 
 
