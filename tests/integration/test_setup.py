@@ -231,6 +231,40 @@ def test_full_that_matches_nothing_changes_nothing(
     assert _state(source, destination) == before
 
 
+def test_full_leaves_out_tables_that_would_not_be_tracked_and_says_so(
+    settings: Settings, source: Connection
+) -> None:
+    source.execute("create unlogged table cache (id int primary key)")
+    chosen = dataclasses.replace(settings, tables=("public.[bck]*",), exclude_tables=("public.b",))
+    result = init(chosen, full=["*"])
+    assert names(result.tracked) == ["public.keyless"]
+    assert dict(result.left_out) == {
+        "public.a": "it is not among the tables that are to be tracked",
+        "public.b": "it is not among the tables that are to be tracked",
+        "public.cache": "it is unlogged, so its changes never reach the write-ahead log",
+    }
+    assert result.not_full == ()
+    full = source.execute("select relname from pg_class where relreplident = 'f'").fetchall()
+    assert full == [("keyless",)]
+    # Named by itself, it is a mistake.
+    for name, fix in (("a", "--table"), ("cache", "set logged")):
+        with pytest.raises(SetupError, match=f"--full {name} matches no table that") as caught:
+            init(chosen, full=[name])
+        assert fix in (caught.value.fix or "")
+
+
+def test_full_leaves_out_tables_whose_updates_would_fail(
+    settings: Settings, source: Connection
+) -> None:
+    if source.info.server_version < 180000:
+        pytest.skip("virtual generated columns came with PostgreSQL 18")
+    source.execute("create table v (id int primary key, x int generated always as (1) virtual)")
+    result = init(settings, full=["*"])
+    assert [name for name, _ in result.left_out] == ["public.v"]
+    assert names(result.untracked) == []
+    source.execute("update v set id = 2")
+
+
 def test_full_on_a_locked_table_is_told_and_the_rest_goes_on(
     settings: Settings, source_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

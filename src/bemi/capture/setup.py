@@ -54,6 +54,8 @@ class InitResult:
     """Tracked since an earlier run, though the rules do not want them any more."""
     not_full: tuple[tuple[str, str], ...]
     """Tables that were to get REPLICA IDENTITY FULL and did not, with the reason."""
+    left_out: tuple[tuple[str, str], ...]
+    """Tables that `full` matches and that it is not for, with the reason."""
     gap: str | None
     """What is lost between the checkpoint and the slot, which `run --accept-gap` records."""
     position: Lsn
@@ -76,10 +78,10 @@ def init(
 ) -> InitResult:
     """Make the destination's schema, the publication, the slot and the checkpoint.
 
-    `full`: globs of tables to set to REPLICA IDENTITY FULL. `readers`: roles to let read the
-    history. `new_slot`: make the slot anew, for a stream that can't get past some WAL.
-    `ddl`: make the event triggers that record DDL, too. `snapshot`: from now on, let workers
-    take the baselines of tables that have none.
+    `full`: globs of tables to set to REPLICA IDENTITY FULL, of those that are to be tracked.
+    `readers`: roles to let read the history. `new_slot`: make the slot anew, for a stream that
+    can't get past some WAL. `ddl`: make the event triggers that record DDL, too. `snapshot`: from
+    now on, let workers take the baselines of tables that have none.
     What is there already stays as it is; a run that failed is completed by the next one.
     Raises `SetupError`, before anything is changed when the servers are not as they must be.
     """
@@ -106,7 +108,7 @@ def init(
         if snapshot:
             setup = msgspec.structs.replace(setup, snapshot=True)
         settings = with_remembered_rules(settings, setup)
-        to_full = _select_full(source, settings, full)
+        to_full, left_out = _select_full(source, settings, full)
 
         with explained("destination"):
             _make_history(destination, settings, identity, progress)
@@ -143,6 +145,7 @@ def init(
         ),
         unwanted=tuple(state for state in states if state.published and not state.wanted),
         not_full=tuple(not_full),
+        left_out=tuple(left_out),
         gap=gap,
         position=held.position,
         unmatched=unmatched,
@@ -165,7 +168,7 @@ def without_key(settings: Settings, full: Sequence[str]) -> list[TableState]:
         ):
             stored = sources.read(destination, settings.schema, settings.source)
         settings = with_remembered_rules(settings, _chosen(settings, stored))
-        chosen = {state.oid for state in _select_full(source, settings, full)}
+        chosen = {state.oid for state in _select_full(source, settings, full)[0]}
         return [
             state
             for state in survey(source, settings)
@@ -284,9 +287,13 @@ def _chosen(settings: Settings, stored: sources.StoredSource | None) -> Setup:
     return setup
 
 
-def _select_full(source: Connection, settings: Settings, globs: Sequence[str]) -> list[TableState]:
+def _select_full(
+    source: Connection, settings: Settings, globs: Sequence[str]
+) -> tuple[list[TableState], list[tuple[str, str]]]:
+    """Those to set, and those to leave as they are: they would not be tracked all the same."""
     states = survey(source, settings)
     selected: dict[int, TableState] = {}
+    left_out: dict[str, str] = {}
     for glob in globs:
         pattern = glob if "." in glob else f"public.{glob}"
         found = [
@@ -300,8 +307,26 @@ def _select_full(source: Connection, settings: Settings, globs: Sequence[str]) -
                 f"--full {glob} matches no table",
                 fix="give SCHEMA.TABLE, where * stands for anything",
             )
-        selected.update((state.oid, state) for state in found if state.identity != "full")
-    return list(selected.values())
+        against = {
+            state.qualified: state.never_full or "it is not among the tables that are to be tracked"
+            for state in found
+            if state.never_full or not state.wanted
+        }
+        if len(against) == len(found):
+            name, reason = next(iter(against.items()))
+            raise SetupError(
+                f"--full {glob} matches no table that it is for: {name}: {reason}",
+                fix="track the table too (--table, --schema, exclude_tables), or leave --full out"
+                if found[0].never_full is None
+                else found[0].fix or "leave --full out: its key is enough",
+            )
+        left_out |= against
+        selected.update(
+            (state.oid, state)
+            for state in found
+            if state.identity != "full" and state.qualified not in against
+        )
+    return list(selected.values()), list(left_out.items())
 
 
 # --- the steps of init -----------------------------------------------------------------------

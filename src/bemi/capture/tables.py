@@ -41,6 +41,8 @@ class TableState:
     """`primary key`, `index NAME`, `full` or `none`."""
     reason: str | None
     fix: str | None
+    never_full: str | None
+    """Why REPLICA IDENTITY FULL would not let it be tracked, if so."""
 
     @property
     def qualified(self) -> str:
@@ -290,17 +292,22 @@ def _state(row: tuple[Any, ...], settings: Settings) -> TableState:
     effective = _effective(identity, key_usable, identity_index)
     reason: str | None = None
     fix: str | None = None
+    never_full: str | None = None
     if unlogged:
-        reason = "it is unlogged, so its changes never reach the write-ahead log"
+        never_full = "it is unlogged, so its changes never reach the write-ahead log"
+    elif has_virtual:
+        never_full = (
+            "REPLICA IDENTITY FULL covers its virtual generated column, which PostgreSQL can't"
+            " publish: its updates and deletes would fail"
+        )
+    if unlogged:
+        reason = never_full
         fix = _alter(table, sql.SQL("set logged"))
     elif effective == "none":
         reason = _why_none(identity, key)
         fix = _mend(table, identity, key, key_usable, key_columns, other_index)
     elif effective == "full" and has_virtual:
-        reason = (
-            "REPLICA IDENTITY FULL covers its virtual generated column, which PostgreSQL can't"
-            " publish: its updates and deletes would fail"
-        )
+        reason = never_full
         fix = _mend(table, identity, key, key_usable, key_columns, other_index, full=False)
     return TableState(
         oid=oid,
@@ -313,6 +320,7 @@ def _state(row: tuple[Any, ...], settings: Settings) -> TableState:
         identity=effective,
         reason=reason,
         fix=fix,
+        never_full=never_full,
     )
 
 

@@ -53,7 +53,8 @@ def command(
         Tables to track, as globs SCHEMA.TABLE, without a schema in public; repeatable.
     full
         Tables, as globs, to set to REPLICA IDENTITY FULL; repeatable. It keeps the whole row
-        before each change and tracks tables without a key. Its price: the whole old row in the
+        before each change, and lets tables without a key be tracked; which ones are tracked,
+        --schema and --table say. Its price: the whole old row in the
         WAL of every update and delete, some 40 to 60 % more WAL for updates, and a row over 1 GB
         can't be updated any more.
     reader
@@ -148,7 +149,10 @@ def _show(result: "InitResult", *, priced: bool) -> None:
     else:
         print("no table is tracked yet")
     untracked = [(state.qualified, state.reason, state.fix) for state in result.untracked]
-    untracked += [(name, f"not set to FULL: {reason}", None) for name, reason in result.not_full]
+    untracked += [
+        (name, f"not set to FULL: {reason}", None)
+        for name, reason in (*result.not_full, *result.left_out)
+    ]
     if untracked:
         listed = output.table("not tracked", "why, and what helps")
         for name, reason, fix in untracked:
@@ -207,7 +211,10 @@ def _as_json(result: "InitResult") -> dict[str, Any]:
         "tracked": [table(state) for state in result.tracked],
         "untracked": [table(state) for state in result.untracked],
         "unwanted": [table(state) for state in result.unwanted],
-        "not_full": [{"table": name, "reason": reason} for name, reason in result.not_full],
+        "not_full": [
+            {"table": name, "reason": reason}
+            for name, reason in (*result.not_full, *result.left_out)
+        ],
         "gap": result.gap,
         "position": str(result.position),
         "unmatched_rules": result.unmatched,
