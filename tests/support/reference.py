@@ -31,7 +31,8 @@ _COMMANDS_INTRO: Final = """\
 (`--shell zsh` names another one: bash, zsh or fish); it writes a file below your home and a line \
 into the shell's startup file. `python -m bemi` is the same program.
 
-Each command prints for people, and with `--json` one JSON value for programs. Nothing asks a \
+Each command prints for people, and with `--json` one JSON value for programs: when it fails, an \
+object with `error` and `fix` (or null), beside the text on standard error. Nothing asks a \
 question when standard input is not a terminal. Colours are used on a terminal only, and not with \
 `NO_COLOR`.
 

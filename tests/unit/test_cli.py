@@ -107,6 +107,31 @@ def test_a_missing_setting_is_exit_code_1_with_the_fix(
     assert "fix: set it in the environment, as in BEMI_" in err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([name] for name in COMMANDS if name not in ("demo", "run", "source")),
+        ["source", "list"],
+        *(["source", name, "shop"] for name in ("add", "pause", "resume", "remove")),
+    ],
+)
+def test_with_json_an_error_is_one_json_value_too(
+    capfd: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    code, out, err = called(capfd, *command, "--json")
+    assert code == 1
+    said = json.loads(out)
+    assert err == f"error: {said['error']}\nfix: {said['fix']}\n"
+    assert "is not set" in said["error"]
+
+
+def test_with_json_wrong_use_is_one_json_value_too(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capfd, "changes", "todo", "--json")
+    assert code == 2
+    assert json.loads(out)["fix"] == "see `bemi changes --help`"
+    assert called(capfd, "changes", "--ndjson")[1] == ""
+
+
 @pytest.mark.parametrize("name", ["status", "changes", "init"])
 def test_an_unreachable_server_is_said_without_the_password(name: str) -> None:
     code, _, err = run(name, BEMI_SOURCE_URL=UNREACHABLE)
@@ -146,6 +171,55 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
         os.close(reader)
         _, err = done.communicate(timeout=30)
     assert (done.returncode, err) == (0, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("writes", "flags"),
+    [
+        ("lambda: print('x')", []),
+        ("lambda: print('x' * 999_999)", []),
+        ("lambda: output.print_json('x')", []),
+        ("lambda: output.console().print('x')", []),
+        ("lambda *, json: config.load()", ["--json"]),
+    ],
+)
+def test_output_that_can_not_be_written_is_an_error(
+    tmp_path: Path, writes: str, flags: list[str], unbuffered: str
+) -> None:
+    script = tmp_path / "full.py"
+    script.write_text(
+        "import resource\n"
+        "from bemi import config\n"
+        "from bemi.cli import app, output\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        f"app.app.command({writes}, name='full')\n"
+        f"app.main(['full', *{flags}])\n"
+    )
+    with (tmp_path / "output").open("w") as output_file:
+        done = subprocess.run(
+            [sys.executable, script],
+            check=False,
+            stdout=output_file,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+        )
+    assert done.stderr.splitlines()[-1] == "error: can't write the output: File too large"
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+def test_other_failures_of_the_system_are_not_taken_for_it(tmp_path: Path) -> None:
+    script = tmp_path / "gone.py"
+    script.write_text(
+        "from bemi.cli import app\n"
+        "app.app.command(lambda: open('/nowhere/at/all'), name='gone')\n"
+        "app.main(['gone'])\n"
+    )
+    done = subprocess.run([sys.executable, script], check=False, capture_output=True, text=True)
+    assert "FileNotFoundError" in done.stderr
+    assert "can't write" not in done.stderr
 
 
 def test_the_demo_says_what_to_type_in_another_window(
