@@ -2,6 +2,7 @@
 
 BemiError
 ├── ConfigError        a setting is missing or wrong
+├── UsageError         flags of a command do not go together
 ├── SetupError         a server is not as it must be; waiting will not help
 │   ├── StoreVersionError   the destination's schema is newer or older than this Bemi
 │   ├── TableError     the rows of one table can't be read; those of others can
@@ -27,6 +28,10 @@ class BemiError(Exception):
 
 class ConfigError(BemiError):
     """A setting is missing or wrong; the message names its key and where it was read."""
+
+
+class UsageError(BemiError):
+    """Flags of a command do not go together: nothing was done, and the exit code is 2."""
 
 
 class SetupError(BemiError):

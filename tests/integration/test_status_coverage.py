@@ -247,7 +247,7 @@ def test_it_is_shown_to_people_and_to_programs(
     assert "3 tables complete with every row" in out
     assert "2 tables with every change, but not every row" in out
     assert "1 table not captured any more; 1 table dropped" in out
-    assert bemi("status", "--table", "back")[0] == 1
+    assert bemi("status", "--table", "back")[0] == 2
 
 
 def test_a_gap_of_the_whole_source_is_one_of_each_table(

@@ -97,6 +97,22 @@ def test_wrong_use_is_exit_code_2_with_what_to_do(
     assert "\nfix: see `bemi" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["changes", "--json", "--ndjson"], "--json and --ndjson are two forms"),
+        (["status", "--table", "todo"], "--table is for the coverage"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_exit_code_2(
+    capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, _, err = called(capfd, *arguments)
+    assert code == 2
+    assert message in err
+    assert "\nfix: give " in err
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_a_missing_setting_is_exit_code_1_with_the_fix(
     capsys: pytest.CaptureFixture[str], name: str

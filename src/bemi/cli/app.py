@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 import cyclopts
 
 import bemi
-from bemi.errors import BemiError
+from bemi.errors import BemiError, UsageError
 
 COMMANDS: Final = (
     "demo",
@@ -110,7 +110,7 @@ def _call(given: Sequence[str]) -> int:
         return 2
     except BemiError as error:
         _complain(str(error), error.fix, json=json)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     return code if isinstance(code, int) else 0
 
 

@@ -3,6 +3,7 @@
 import sys
 
 from bemi.cli.options import ConfigFlags, FilterFlags
+from bemi.errors import UsageError
 
 
 def command(
@@ -26,6 +27,8 @@ def command(
     ndjson
         Print one JSON object per line, as they are read.
     """
+    if json and ndjson:
+        raise UsageError("--json and --ndjson are two forms of output", fix="give one of them")
     history = connection.history()
     wanted = filters.filters()
 

@@ -9,7 +9,7 @@ import msgspec
 from bemi import config
 from bemi.cli import output
 from bemi.cli.options import Names, SourcesFlags, Text
-from bemi.errors import BemiError, ConfigError
+from bemi.errors import BemiError, ConfigError, UsageError
 from bemi.times import spell
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def command(
     from bemi.store import sources as stored
 
     if table is not None and not coverage:
-        raise ConfigError(
+        raise UsageError(
             "--table is for the coverage of tables", fix="give --coverage as well, or leave it out"
         )
 
