@@ -5,6 +5,7 @@ Everything is checked here, at the start, and nothing is connected to.
 """
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -270,9 +271,13 @@ def _joined(common: Given | None, own: Given) -> Given:
     return replace(own, value={**common.value, **own.value})
 
 
+_FLAGS: Final = {"schemas": "--schema", "tables": "--table"}
+"""Those that are repeated for each of several values."""
+
+
 def _from_flags(overrides: Mapping[str, object] | None) -> _Read:
     return {
-        key: Given(value, f"--{key.replace('_', '-')}")
+        key: Given(value, _FLAGS.get(key, f"--{key.replace('_', '-')}"))
         for key, value in (overrides or {}).items()
         if value is not None
     }
@@ -297,7 +302,10 @@ def _from_environment(environ: Mapping[str, str]) -> _Read:
         elif name.startswith(PREFIX) and name not in names:
             # Others may have variables of that prefix too; one letter off is a slip of the pen,
             # and to go on without it might track other tables than were meant.
-            near = settings_file.nearest(name, names, cutoff=0.92)
+            near = next(
+                (known for known in names if settings_file.is_slip(name, known)),
+                settings_file.nearest(name, names, cutoff=0.92),
+            )
             if near is not None:
                 raise ConfigError(
                     f"{name} in the environment is not a setting", fix=f"did you mean {near}?"
@@ -306,6 +314,8 @@ def _from_environment(environ: Mapping[str, str]) -> _Read:
 
 
 def _convert(key: str, given: Given) -> object:
+    if key == "rules":
+        given = replace(given, value=_with_texts(given.value))
     try:
         # A variable is always a text; flags and the file have types of their own.
         return msgspec.convert(given.value, _TYPES[key], strict=not given.name.startswith(PREFIX))
@@ -318,7 +328,34 @@ def _convert(key: str, given: Given) -> object:
             raise settings_file.unknown(
                 part.inside(f".{field[1]}"), field[1], kind.__struct_fields__
             ) from None
-        raise ConfigError(f"{part.place}: {problem}", fix=f"give {_expected(key)}") from None
+        expected = _SKIP if ".skip" in part.name else _expected(key)
+        raise ConfigError(f"{part.place}: {problem}", fix=f"give {expected}") from None
+
+
+_SKIP: Final = (
+    'tables [[rules.skip]], with lists such as tables = ["jobs"] and operations = ["update"], and'
+    ' values such as context = { job = "nightly" }'
+)
+
+
+def _with_texts(rules: Any) -> Any:
+    """Rules whose skips have numbers and booleans of the context as the texts that they are
+    compared as; what is of another form stays, to be refused."""
+    match rules:
+        case {"skip": [*skips]}:
+            return {**rules, "skip": [_with_text(skip) for skip in skips]}
+    return rules
+
+
+def _with_text(skip: Any) -> Any:
+    match skip:
+        case {"context": {**context}}:
+            texts = {
+                name: json.dumps(value) if isinstance(value, bool | int | float) else value
+                for name, value in context.items()
+            }
+            return {**skip, "context": texts}
+    return skip
 
 
 def _check_rules(given: Given) -> None:

@@ -27,7 +27,8 @@ class Skip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     operations: tuple[str, ...] = ()
     """Of create, update, delete, truncate. None: all of them."""
     context: dict[str, str] = msgspec.field(default_factory=dict)
-    """Members of the context, compared as text; the context has to be sent before the change."""
+    """Members of the context: texts, numbers and booleans, compared as text; the context has to be
+    sent before the change."""
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -99,6 +99,15 @@ def nearest(name: str, names: Iterable[str], cutoff: float = _NEAR) -> str | Non
     return lower[found[0]] if found else None
 
 
+def is_slip(name: str, known: str) -> bool:
+    """Whether one letter is missing, added or another, or two neighbours are swapped."""
+    while name and known and name[0] == known[0]:
+        name, known = name[1:], known[1:]
+    while name and known and name[-1] == known[-1]:
+        name, known = name[:-1], known[:-1]
+    return max(len(name), len(known)) <= 1 or (len(name) == 2 and name == known[::-1])
+
+
 def unknown(given: Given, key: str, keys: Sequence[str]) -> ConfigError:
     """The error that a key, whose full name and place is `given`, is not one of `keys`."""
     near = nearest(key, keys)

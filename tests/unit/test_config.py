@@ -96,6 +96,9 @@ def test_bemi_config_names_another_file(tmp_path: Path) -> None:
         ("", {"BEMI_SCHEMA": "public"}, r"BEMI_SCHEMA: 'public' can't hold the history"),
         ("", {"BEMI_SCHEMA": "x" * 64}, r"BEMI_SCHEMA: .*63 bytes"),
         ("", {"BEMI_TABLE": "todo"}, r"BEMI_TABLE in the environment .*mean BEMI_TABLES"),
+        ("", {"BEMI_SORUCE": "shop"}, r"BEMI_SORUCE in the environment .*mean BEMI_SOURCE"),
+        ("", {"BEMI_SLTO": "shop"}, r"BEMI_SLTO in the environment .*mean BEMI_SLOT"),
+        ("", {"BEMI_SCHEMO": "shop"}, r"BEMI_SCHEMO in the environment .*mean BEMI_SCHEMA"),
         (
             "exclude_tables = ['audit.']",
             {},
@@ -122,9 +125,17 @@ def test_bemi_config_names_another_file(tmp_path: Path) -> None:
             r"rules\.skip\[0\]\.operations\[0\] in bemi\.toml: 'insert' is no operation",
         ),
         (
-            "[[rules.skip]]\ncontext = {job = 'x', user_id = 7}",
+            "[[rules.skip]]\ncontext = {job = 'x', user_id = [7]}",
             {},
-            r"rules\.skip\[0\]\.context\.user_id in bemi\.toml: Expected `str`, got `int`",
+            (
+                r"rules\.skip\[0\]\.context\.user_id in bemi\.toml: Expected `str`, got `array`;"
+                r" give tables \[\[rules\.skip\]\], .* context = \{"
+            ),
+        ),
+        (
+            "[rules.skip]\ntables = ['jobs']",
+            {},
+            r"rules\.skip in bemi\.toml: Expected `array`, .*; give tables \[\[rules\.skip\]\]",
         ),
         ("sources = 1", {}, r"sources in bemi\.toml is not a table of sources"),
         ("[sources]", {}, r"sources in bemi\.toml names no source; .*\[sources\.NAME\]"),
@@ -165,6 +176,17 @@ def test_a_wrong_setting_is_named_with_its_place_and_what_to_do(
 def test_a_flag_of_the_wrong_kind_is_named() -> None:
     with pytest.raises(ConfigError, match="--slot-wait"):
         load(slot_wait="5")
+    with pytest.raises(ConfigError, match="--table: "):
+        load(tables=("",))
+    with pytest.raises(ConfigError, match="--schema: "):
+        load(schemas=("",))
+
+
+def test_numbers_and_booleans_of_a_skipped_context_are_texts() -> None:
+    """As what is sent: values of the context compare as text."""
+    toml = "[[rules.skip]]\ncontext = {job = 7, dry = true, rate = 0.5, name = 'x'}"
+    (skip,) = load(toml).rules.skip
+    assert skip.context == {"job": "7", "dry": "true", "rate": "0.5", "name": "x"}
 
 
 def test_variables_of_others_are_left_alone() -> None:
