@@ -154,6 +154,18 @@ def test_a_rule_that_matches_nothing_is_pointed_out(todo: Todo, tmp_path: Path) 
     )
 
 
+def test_globs_of_an_earlier_init_are_shown(todo: Todo) -> None:
+    """Else nobody sees why `bemi init` does not track a table."""
+    code, out, _ = todo.bemi("init", "--table", "nothing*")
+    assert code == 0
+    assert "an earlier run" not in out
+    code, out, _ = todo.bemi("init", BEMI_TABLES="")
+    assert code == 0
+    assert "as an earlier run was told: --table 'public.nothing*'; `bemi init --schema '*'`" in out
+    code, out, _ = todo.bemi("init", "--json", BEMI_TABLES="")
+    assert json.loads(out)["remembered"] == ["--table 'public.nothing*'"]
+
+
 def test_what_is_printed_has_no_blanks_around_it(todo: Todo) -> None:
     for command in ("changes", "doctor", "status"):
         _, out, _ = todo.bemi(command)

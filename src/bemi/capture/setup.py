@@ -5,6 +5,7 @@ decoding WAL from a time without the publication fails for ever; and the checkpo
 where the slot does, so the history is complete from there. Reads nothing of the stream.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -60,6 +61,8 @@ class InitResult:
     """What is lost between the checkpoint and the slot, which `run --accept-gap` records."""
     position: Lsn
     """Where the history goes on."""
+    remembered: tuple[str, ...]
+    """Flags of an earlier run that still say which tables are wanted, where none were given now."""
     unmatched: tuple[str, ...] = ()
     """Rules that match nothing yet, each in a sentence."""
     ddl_script: str | None = None
@@ -107,6 +110,7 @@ def init(
             setup = msgspec.structs.replace(setup, ddl=True)
         if snapshot:
             setup = msgspec.structs.replace(setup, snapshot=True)
+        remembered = _remembered(settings, setup)
         settings = with_remembered_rules(settings, setup)
         to_full, left_out = _select_full(source, settings, full)
 
@@ -148,6 +152,7 @@ def init(
         left_out=tuple(left_out),
         gap=gap,
         position=held.position,
+        remembered=remembered,
         unmatched=unmatched,
         ddl_script=ddl_script,
     )
@@ -285,6 +290,15 @@ def _chosen(settings: Settings, stored: sources.StoredSource | None) -> Setup:
     if settings.schemas or settings.tables:
         return msgspec.structs.replace(setup, schemas=settings.schemas, tables=settings.tables)
     return setup
+
+
+def _remembered(settings: Settings, setup: Setup) -> tuple[str, ...]:
+    if settings.schemas or settings.tables:
+        return ()
+    return (
+        *(f"--schema {shlex.quote(glob)}" for glob in setup.schemas),
+        *(f"--table {shlex.quote(glob)}" for glob in setup.tables),
+    )
 
 
 def _select_full(

@@ -148,6 +148,11 @@ def _show(result: "InitResult", *, priced: bool) -> None:
         output.show(tracked, console)
     else:
         print("no table is tracked yet")
+    if result.remembered:
+        print(
+            f"tables as an earlier run was told: {output.printable(' '.join(result.remembered))}"
+            "; `bemi init --schema '*'` is for all"
+        )
     untracked = [(state.qualified, state.reason, state.fix) for state in result.untracked]
     untracked += [
         (name, f"not set to FULL: {reason}", None)
@@ -215,6 +220,7 @@ def _as_json(result: "InitResult") -> dict[str, Any]:
             {"table": name, "reason": reason}
             for name, reason in (*result.not_full, *result.left_out)
         ],
+        "remembered": result.remembered,
         "gap": result.gap,
         "position": str(result.position),
         "unmatched_rules": result.unmatched,
