@@ -210,6 +210,8 @@ def test_a_paused_source_waits_while_the_others_go_on(
     assert "not connected" in bemi("status", "--source", "shop")
     listed = json.loads(bemi("source", "list", "--json"))
     assert [each["standing"] for each in listed] == ["active", "paused"]
+    (_, shop) = json.loads(bemi("status", "--json"))["sources"]
+    assert listed[1]["paused_at"] == shop["paused_at"]
 
     assert json.loads(bemi("source", "resume", "shop", "--json"))["changed"]
     until(lambda: added.stored("shop") == [1], WAIT, "what came meanwhile is captured")
@@ -549,6 +551,31 @@ def test_teardown_keeps_what_another_history_may_need(
     assert 'the history in schema "other" has no source shop' in said
     assert alone.slot_is_active("shop") is False
     assert publications(alone.urls["shop"]) == 1
+
+
+def test_a_worker_for_a_name_that_is_not_set_up_says_so_before_it_waits_for_the_slot(
+    alone: Several, start: Start
+) -> None:
+    """The slot, which it would have, is held by the worker of the source that is meant."""
+    alone.write_file()
+    running = start("shop")
+    running.says("capturing", "shop")
+    alone.file.unlink()
+    said = run("--source", "shpo", code=1)
+    assert 'the source "shpo" is not registered' in said
+    assert "name one of those that are: shop, crm" in said
+    assert "waiting" not in said
+    running.stop()
+
+
+def test_changes_show_their_source_where_there_are_several(added: Several, bemi: Bemi) -> None:
+    added.write("shop", 1)
+    added.write("crm", 2)
+    run("--until-caught-up")
+    heading, _, *rows = bemi("changes").splitlines()
+    assert heading.split()[:4] == ["time", "(UTC)", "source", "change"]
+    assert {row.split()[1] for row in rows if "CREATE" in row} == {"shop", "crm"}
+    assert "source" not in bemi("changes", "--source", "shop")
 
 
 def test_a_gap_is_accepted_for_one_source_at_a_time(added: Several) -> None:

@@ -14,7 +14,7 @@ from bemi.config import Settings
 from bemi.errors import GapError, SetupError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
-from bemi.store import coverage
+from bemi.store import coverage, sources
 from bemi.store.checkpoint import Checkpoint, Epoch, StoredTransaction
 
 log = logging.getLogger("bemi.worker")
@@ -36,12 +36,7 @@ def take_over(
     checkpoint, or in another stretch of WAL history.
     """
     schema = settings.schema
-    found = checkpoints.read(conn, schema, settings.source)
-    if found is None:
-        raise SetupError(
-            f'the source "{settings.source}" is not registered in the destination',
-            fix="run `bemi init`",
-        )
+    found = registered(conn, settings)
     # The former holder may be about to commit; one that froze then is waited for elsewhere.
     conn.execute("set local lock_timeout to '30s'")
     held = checkpoints.claim(conn, schema, found.source_id)
@@ -89,6 +84,19 @@ def take_over(
     conn.commit()
     log.warning("gap accepted", extra={"cause": cause, "detail": detail})
     return held
+
+
+def registered(conn: psycopg.Connection[Any], settings: Settings) -> Checkpoint:
+    """The source's checkpoint, whoever holds it. Raises `SetupError` where there is none."""
+    found = checkpoints.read(conn, settings.schema, settings.source)
+    if found is None:
+        known = [each.name for each in sources.read_all(conn, settings.schema)]
+        raise SetupError(
+            f'the source "{settings.source}" is not registered in the destination',
+            fix="run `bemi init`"
+            + (f", or name one of those that are: {', '.join(known)}" if known else ""),
+        )
+    return found
 
 
 def expected(

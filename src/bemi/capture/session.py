@@ -15,7 +15,7 @@ import psycopg
 from bemi.capture import preflight, slot
 from bemi.capture.catalog import Catalog
 from bemi.capture.completer import Completer
-from bemi.capture.continuity import expected, take_over
+from bemi.capture.continuity import expected, registered, take_over
 from bemi.capture.encoder import Encoder
 from bemi.capture.filter import Filter
 from bemi.capture.masker import Masker
@@ -71,6 +71,7 @@ def open_session(
             make_lasting(catalog_conn)
         with explained("destination"):
             destination_system = _prepare(writer)
+            registered(writer, settings)  # before the slot is waited for, which may be another's
             stored = sources.read(writer, settings.schema, settings.source)
             writer.commit()
         source = Source(settings.source_url, now=clock)

@@ -15,8 +15,8 @@ def command(
 ) -> int:
     """List changes, the newest first.
 
-    All filters that are given must match. An update shows the columns that it changed; --json and
-    --ndjson have whole rows.
+    All filters that are given must match. Where the history has several sources, each change shows
+    its own. An update shows the columns that it changed; --json and --ndjson have whole rows.
 
         bemi changes --table todo --since 2h --context user_id=42
 
@@ -34,7 +34,7 @@ def command(
 
     from bemi.cli import output
     from bemi.connections import connect, explained
-    from bemi.store import migrate, reader
+    from bemi.store import migrate, reader, sources
 
     if filters.since or filters.until:
         _echo(filters)
@@ -49,6 +49,7 @@ def command(
                 output.print_ndjson(change)
             return 0
         rows = list(found)
+        several = wanted.source is None and len(sources.read_all(conn, history.schema)) > 1
         if json:
             output.print_json(rows)
             return 0
@@ -63,7 +64,7 @@ def command(
                 elif elsewhere and not schema:
                     print(f"did you mean {' or '.join(map(output.printable, elsewhere))}?")
             return 0
-    output.print_changes(rows, output.console())
+    output.print_changes(rows, output.console(), with_source=several)
     if len(rows) == wanted.limit:
         print(f"the newest {wanted.limit}; --limit shows more")
     return 0

@@ -137,9 +137,10 @@ def span(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def print_changes(rows: Sequence[Any], to: "Console") -> None:
+def print_changes(rows: Sequence[Any], to: "Console", *, with_source: bool = False) -> None:
     """Changes as a table: what an update left alone is only counted."""
-    made = table("time (UTC)", "change", "before", "after", "context")
+    sourced = ["source"] if with_source else []
+    made = table("time (UTC)", *sourced, "change", "before", "after", "context")
     made.columns[0].no_wrap = True
     for row in rows:
         before, after = members(row.before), members(row.after)
@@ -151,6 +152,7 @@ def print_changes(rows: Sequence[Any], to: "Console") -> None:
             after = {name: after[name] for name in differing if name in after}
         made.add_row(
             f"{row.committed_at:%Y-%m-%d}\n{row.committed_at:%H:%M:%S}",
+            *([text(row.source)] if with_source else []),
             _what(row),
             _pairs(before),
             _pairs(after, f"{same} unchanged" if same else None),

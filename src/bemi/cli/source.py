@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import cyclopts
@@ -15,7 +16,6 @@ from bemi.cli.options import SettingsFlags, SourcesFlags
 from bemi.config import History, Settings
 from bemi.errors import BemiError, ConfigError, SetupError
 from bemi.settings_file import nearest
-from bemi.times import spell
 
 if TYPE_CHECKING:
     import psycopg
@@ -46,8 +46,8 @@ class Listed(msgspec.Struct, frozen=True):
     database: str | None
     slot: str
     publication: str
-    paused_at: str | None
-    removed_at: str | None
+    paused_at: datetime | None
+    removed_at: datetime | None
 
 
 @command.command(name="list")
@@ -404,6 +404,6 @@ def _stored(source: "StoredSource", *, in_settings: bool) -> Listed:
         database=source.database,
         slot=source.slot,
         publication=source.publication,
-        paused_at=None if source.paused_at is None else spell(source.paused_at),
-        removed_at=None if source.removed_at is None else spell(source.removed_at),
+        paused_at=source.paused_at,
+        removed_at=source.removed_at,
     )
