@@ -10,6 +10,7 @@ from bemi.cli import output
 if TYPE_CHECKING:
     import psycopg
 
+    from bemi.capture.publication import Publication
     from bemi.capture.slot import Slot
     from bemi.capture.tables import TableState
     from bemi.config import Settings
@@ -59,6 +60,7 @@ def ask(
     findings: list[str],
 ) -> Live:
     """Asks the source; what an operator has to hear of is added to `findings`."""
+    from bemi.capture import publication
     from bemi.capture import slot as slots
     from bemi.capture.tables import survey
     from bemi.connections import connect, explained
@@ -66,6 +68,7 @@ def ask(
 
     with connect(settings.source_url, what="source") as conn, explained("source"):
         slot = slots.read(conn, source.slot)
+        published = publication.read(conn, source.publication)
         states = survey(conn, settings)
         row = conn.execute(
             "select case when not pg_is_in_recovery() then pg_current_wal_lsn()::text end"
@@ -74,10 +77,12 @@ def ask(
         if slot is not None and slot.safe_wal_size is not None:
             rate = _wal_rate(conn)
     left = None if slot is None or rate is None else _time_left(slot, rate)
+    findings += _of_publication(source, published)
     if slot is None:
         findings.append(
             f"{source.source}: its replication slot {source.slot} is gone from the source, and"
-            " with it the changes since: `bemi init` makes a new one"
+            " with it the changes since: `bemi recover` makes a new one, and finds out what"
+            " changed meanwhile"
         )
     elif slot.wal_status == "lost":
         findings.append(
@@ -122,6 +127,17 @@ def ask(
             if state.published and state.reason is None and state.oid not in open_now
         ],
     )
+
+
+def _of_publication(source: "SourceStatus", found: "Publication | None") -> list[str]:
+    name = f"{source.source}: its publication {source.publication}"
+    if found is None:
+        again = "`bemi recover` makes it anew, and finds out what changed meanwhile"
+        return [f"{name} is gone from the source: {again}"]
+    if found.faults:
+        fix = found.fix or "`bemi doctor` tells more"
+        return [f"{name} is not as Bemi made it: {'; '.join(found.faults)}; {fix}"]
+    return []
 
 
 def _wal_rate(conn: "psycopg.Connection[Any]") -> float | None:

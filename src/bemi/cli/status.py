@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,8 +15,11 @@ from bemi.times import spell
 if TYPE_CHECKING:
     from bemi.cli.live import Live
     from bemi.config import Settings
-    from bemi.store.completeness import SourceCoverage
+    from bemi.store.completeness import SourceCoverage, TableCoverage
     from bemi.store.reader import Gap, SourceStatus
+
+_ALONE: Final = ("untracked", "publication_altered")
+"""Causes of gaps of single tables, which nobody is asked to accept."""
 
 
 def command(
@@ -32,8 +35,9 @@ def command(
     For each source its checkpoint, its gaps, and the contexts that could not be read; for those
     in the settings also the slot, the WAL that the source keeps for it and, where that is bounded,
     how long it takes until the slot is lost, and the tables that are not tracked. Exit code 1 when
-    there is something that an operator must decide or mend: a gap that was not accepted, a slot
-    that is missing, lost, or will be within the hour, a table whose updates fail.
+    there is something that an operator must decide or mend: a gap that was not accepted or that
+    nobody looked behind, a publication that is missing or not whole, a slot that is missing, lost,
+    or will be within the hour, a table whose updates fail.
 
     With --coverage, for each table instead: since when its history is complete, from where on all
     of its rows are known, and what is missing and why. That is read from the destination alone.
@@ -77,7 +81,7 @@ def command(
         return _show_coverage(sources, covered, source, json=json)
     findings: list[str] = []
     for each in sources:
-        findings += _findings(each)
+        findings += _findings(each, covered[each.source])
     found = {each.source: each for each in sources}
     answers: dict[str, Live] = {}
     for settings in _settings(connection, source):
@@ -115,7 +119,7 @@ def _show_coverage(
         if name not in covered:
             raise ConfigError(f"the source {name} is not in this history", fix="run `bemi status`")
     shown = [each for each in sources if not names or each.source in names]
-    findings = [finding for each in shown for finding in _findings(each)]
+    findings = [finding for each in shown for finding in _findings(each, covered[each.source])]
     if json:
         listed = [
             _as_json(each) | {"coverage": coverage.as_json(covered[each.source])} for each in shown
@@ -171,7 +175,7 @@ def _settings(connection: SourcesFlags, names: Sequence[str]) -> "Sequence[Setti
         return ()
 
 
-def _findings(source: "SourceStatus") -> list[str]:
+def _findings(source: "SourceStatus", covered: "SourceCoverage") -> list[str]:
     """What the destination alone knows to be amiss."""
     if source.removed_at is not None:
         return []
@@ -182,7 +186,28 @@ def _findings(source: "SourceStatus") -> list[str]:
     ]
     if source.position is None:
         found.append(f"{source.source}: its setup was not finished: run `bemi init`")
+    if unseen := [table.name for table in covered.tables if _is_unseen(table)]:
+        found.append(
+            f"{source.source}: what became of the rows of {', '.join(unseen)} while"
+            f" {'it was' if len(unseen) == 1 else 'they were'} not captured is not known:"
+            " `bemi recover` finds out"
+        )
     return found
+
+
+def _is_unseen(table: "TableCoverage") -> bool:
+    """Whether it was not captured for a while, of which nobody knows yet what it came to.
+
+    A gap of the whole source is left out: that is a finding of its own until it is accepted.
+    """
+    if table.state != "behind_gap":
+        return False
+    for stretch in reversed(table.stretches[:-1]):
+        if stretch.closed in _ALONE:
+            return True
+        if stretch.state is not None:
+            break
+    return False
 
 
 def _of(gap: "Gap") -> str:
