@@ -12,6 +12,7 @@ import psycopg
 from bemi.config import Settings
 from tests.integration.conftest import Track
 from tests.support.baselines import assert_same, history
+from tests.support.tracked import Tracked
 from tests.support.tracking import environment
 from tests.support.waiting import until
 from tests.support.workers import Worker
@@ -72,13 +73,64 @@ def test_globs_choose_and_json_is_for_programs(tracked: Track) -> None:
     for arguments, tables in (
         (("--table", "p"), {"public.p_1": 2}),
         (("--schema", "s"), {"s.q": 1}),
-        (("--table", "nothing"), {}),
         (("--table", "peop*"), {"public.people": 300}),
     ):
         code, out, _ = bemi(t.settings, "snapshot", "--json", *arguments)
         told = json.loads(out)
         assert (code, told["complete"]) == (0, True)
         assert {each["table"]: each["rows"] for each in told["tables"]} == tables
+
+
+def test_of_tables_that_were_not_chosen_nothing_is_said(tracked: Track) -> None:
+    t = tracked(*PEOPLE, "create table q (id int primary key)")
+    _, out, _ = bemi(t.settings, "snapshot", "--table", "q")
+    assert out == "every table that is chosen has its baseline\n"
+    assert stored(t.settings) == 0
+
+
+def test_what_matches_nothing_that_is_tracked_is_an_error(tracked: Track) -> None:
+    t = tracked(*PEOPLE, "create table nokey (n int)")
+    for arguments, flag in (
+        (("--table", "nosuch"), "--table nosuch"),
+        (("--table", "people", "--table", "nokey"), "--table nokey"),
+        (("--schema", "nosuch", "--json"), "--schema nosuch"),
+        (("--table", "nosuch", "--again"), "--table nosuch"),
+    ):
+        code, _, err = bemi(t.settings, "snapshot", *arguments)
+        assert code == 1
+        assert f"{flag} matches no tracked table" in err
+        assert "`bemi init`" in err
+    assert stored(t.settings) == 0
+
+
+def lose(t: Tracked, cause: str, table: str = "people") -> None:
+    """Changes of a table are missing behind its baseline."""
+    t.source.execute(f"update {table} set id = id".encode())
+    t.catch_up()
+    t.query(
+        "insert into bemi.gaps (source_id, epoch, relation, from_position, to_position, cause) "
+        "select i.source_id, i.epoch, i.relation, i.state_position + 1, k.position - 1, %s "
+        'from bemi.intervals i join bemi.checkpoints k using (source_id) where i."table" = %s '
+        "and i.to_position is null returning 1",
+        [cause, table],
+    )
+
+
+def test_tables_whose_rows_are_not_known_any_more_are_named(tracked: Track) -> None:
+    t = tracked(*PEOPLE)
+    assert bemi(t.settings, "snapshot")[0] == 0
+    lose(t, "ignored")
+    code, out, _ = bemi(t.settings, "snapshot")
+    assert code == 0
+    assert out == (
+        "public.people: its rows are not known since changes are missing:"
+        " `bemi snapshot --again --table 'public.people'`\n"
+    )
+    _, out, _ = bemi(t.settings, "snapshot", "--json")
+    assert json.loads(out) == {"tables": [], "unknown": ["public.people"], "complete": False}
+    assert bemi(t.settings, "snapshot", "--again", "--table", "public.people")[0] == 0
+    code, out, _ = bemi(t.settings, "snapshot")
+    assert (code, out) == (0, "every table that is tracked has its baseline\n")
 
 
 def test_what_fails_is_an_exit_code_with_its_fix(tracked: Track, tmp_path: Path) -> None:

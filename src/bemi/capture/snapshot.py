@@ -21,7 +21,6 @@ from bemi.connections import connect
 from bemi.errors import PassingError, TableError
 from bemi.store import baselines, sources
 from bemi.store import checkpoint as checkpoints
-from bemi.store import coverage as intervals
 from bemi.store.baselines import Interval, IntervalEndedError
 
 log = logging.getLogger("bemi.baseline")
@@ -210,9 +209,8 @@ def begin_coverage(
             verify=False,
             report=report,
         )
-        outdated = intervals.outdated(destination, settings.schema, held.source_id)
         for interval in baselines.intervals(destination, settings.schema, held.source_id):
-            if interval.interval_id in outdated and chosen(interval):
+            if interval.lost and chosen(interval):
                 coverage.begin_anew(
                     source,
                     destination,

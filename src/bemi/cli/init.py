@@ -103,7 +103,7 @@ def command(
     _show(result, priced=bool(full))
     if snapshot:
         show_baselines(taken, stopped=stopped)
-    for flag in _matching_nothing(settings, schema, table, [*result.tracked, *result.untracked]):
+    for flag in matching_nothing(settings, schema, table, [*result.tracked, *result.untracked]):
         print(f"note: {output.printable(flag)} matches no table yet", file=sys.stderr)
     for reason in result.unmatched:
         print(f"note: {output.printable(reason)}", file=sys.stderr)
@@ -183,7 +183,7 @@ def _show(result: "InitResult", *, priced: bool) -> None:
     sys.stdout.flush()
 
 
-def _matching_nothing(
+def matching_nothing(
     settings: "Settings", schemas: Globs, tables: Globs, states: Sequence["TableState"]
 ) -> list[str]:
     """Flags that may be misspelt; or they are for tables that are still to come."""

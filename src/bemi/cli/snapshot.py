@@ -11,6 +11,7 @@ from bemi.cli.options import SettingsFlags
 
 if TYPE_CHECKING:
     from bemi.capture.baseline import Result
+    from bemi.config import Settings
     from bemi.store.baselines import Interval
 
 Globs = Annotated[tuple[str, ...], Parameter(negative=())]
@@ -49,7 +50,9 @@ def command(
     again
         Also tables that have a baseline: their rows are stored once more, as they are now.
     json
-        Print one JSON value: the tables, each with its rows, or with its error and fix.
+        Print one JSON value: `tables`, each with its rows, or with its error and fix; `unknown`,
+        the tables with a baseline behind which changes are missing; `complete`, when it came to its
+        end and none of these is left.
     """
     settings = connection.settings()
 
@@ -60,26 +63,60 @@ def command(
     from bemi.cli.taking import take
 
     wanted = replace(settings, schemas=schema, tables=table, exclude_tables=())
+    _require_tracked(wanted, schema, table)
+    lost: dict[str, bool] = {}
 
     def chosen(interval: "Interval") -> bool:
-        if not interval.lacks_baseline and not again:
-            return False
         root = f"{interval.schema}.{interval.table}"
-        if interval.partition is not None:
-            return matches(interval.partition, root, wanted)
-        return matches(root, None, wanted)
+        own = root if interval.partition is None else interval.partition
+        if not matches(own, root, wanted):
+            return False
+        lost[interval.name] = bool(interval.lost)
+        return interval.lacks_baseline or again
 
     results, stopped = take(settings, chosen, rate=rate, chunk_rows=chunk_rows, quiet=json)
+    taken = {result.table for result in results}
+    unknown = [name for name, is_lost in lost.items() if is_lost and name not in taken]
     if json:
-        output.print_json({"tables": results, "complete": not stopped})
+        complete = not stopped and not unknown
+        output.print_json({"tables": results, "unknown": unknown, "complete": complete})
     else:
-        show(results, stopped=stopped)
+        which = "chosen" if schema or table else "tracked"
+        show(results, stopped=stopped, unknown=unknown, which=which)
     if stopped:
         return 128 + signal.SIGINT
     return 1 if any(result.error for result in results) else 0
 
 
-def show(results: "Sequence[Result]", *, stopped: bool) -> None:
+def _require_tracked(wanted: "Settings", schemas: Globs, tables: Globs) -> None:
+    """That each glob is of a table that is tracked: a misspelt one would look like success."""
+    if not schemas and not tables:
+        return
+
+    from bemi.capture.tables import survey
+    from bemi.cli.init import matching_nothing
+    from bemi.connections import connect
+    from bemi.errors import SetupError
+
+    with connect(wanted.source_url, what="source") as conn:
+        tracked = [state for state in survey(conn, wanted) if state.published]
+    nothing = matching_nothing(wanted, schemas, tables, tracked)
+    if nothing:
+        raise SetupError(
+            f"{nothing[0]} matches no tracked table",
+            fix="`bemi init` tracks tables, and says why it can't; `bemi status --coverage` lists"
+            " those that are tracked",
+        )
+
+
+def show(
+    results: "Sequence[Result]",
+    *,
+    stopped: bool,
+    unknown: Sequence[str] = (),
+    which: str = "tracked",
+) -> None:
+    """`unknown`: tables with a baseline that does not tell their rows any more."""
     from bemi.cli.output import count, printable
 
     failed = [result for result in results if result.error is not None]
@@ -93,9 +130,14 @@ def show(results: "Sequence[Result]", *, stopped: bool) -> None:
             f"stopped after {count(done, 'table')}; what is stored stays:"
             " `bemi snapshot` goes on from there"
         )
-    elif not results:
-        print("every table that is tracked has its baseline")
+    elif not results and not unknown:
+        print(f"every table that is {which} has its baseline")
     elif done:
         rows = sum(result.rows for result in results)
         print(f"baselines of {count(done, 'table')} stored, {count(rows, 'row')}")
+    for name in unknown:
+        print(
+            f"{printable(name)}: its rows are not known since changes are missing:"
+            f" `bemi snapshot --again --table '{printable(name)}'`"
+        )
     sys.stdout.flush()

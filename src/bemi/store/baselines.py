@@ -38,6 +38,8 @@ class Interval(msgspec.Struct, frozen=True):
     """All of its rows were known then."""
     compared: bool
     """A baseline of it was finished."""
+    lost: Sequence[str] = ()
+    """Causes of what is missing behind the place where its rows were known: they are not now."""
 
     @property
     def name(self) -> str:
@@ -97,7 +99,12 @@ _INTERVAL: Final = sql.SQL(
     "exists (select from {intervals} e where e.source_id = i.source_id "
     "and e.relation = i.relation and e.state_position <= e.to_position), "
     "exists (select from {baselines} b where b.interval_id = i.interval_id "
-    "and b.finished_at is not null)"
+    "and b.finished_at is not null), "
+    # What begins where the history ends is yet to be decided on.
+    "array(select distinct g.cause from {gaps} g where g.source_id = i.source_id "
+    "and g.epoch = i.epoch and (g.relation is null or g.relation = i.relation) "
+    "and g.columns is null and g.from_position >= i.from_position "
+    "and g.from_position < c.position and g.to_position > i.state_position)"
 )
 
 _LACKS: Final = sql.SQL("array_to_string(r.flags, chr(10)) ~ '(^|\\n)unchanged:'")
@@ -487,6 +494,7 @@ def _tables(schema: str) -> dict[str, sql.Identifier]:
             "checkpoints",
             "contexts",
             "epochs",
+            "gaps",
             "intervals",
             "row_changes",
             "table_versions",

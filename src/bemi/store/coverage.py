@@ -219,22 +219,6 @@ def begin_anew(
     return row is not None
 
 
-def outdated(conn: psycopg.Connection[Any], schema: str, source_id: int) -> dict[int, int]:
-    """Open intervals whose state was known before changes went missing; with their relations."""
-    rows = conn.execute(
-        sql.SQL(
-            "select i.interval_id, i.relation::bigint from {intervals} i "
-            "where i.source_id = %s and i.to_position is null and exists (select from {gaps} g "
-            "where g.source_id = i.source_id and g.epoch = i.epoch and g.relation = i.relation "
-            "and g.columns is null and g.to_position > i.state_position)"
-        ).format(
-            intervals=sql.Identifier(schema, "intervals"), gaps=sql.Identifier(schema, "gaps")
-        ),
-        [source_id],
-    ).fetchall()
-    return dict(rows)
-
-
 def split(
     conn: psycopg.Connection[Any],
     schema: str,
