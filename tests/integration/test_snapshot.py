@@ -200,6 +200,41 @@ def test_ctrl_c_keeps_what_is_stored_and_says_how_to_go_on(tracked: Track) -> No
     assert_same(t.settings, "public.people")
 
 
+def test_again_goes_on_where_it_was_stopped(tracked: Track) -> None:
+    """With the tables that were not begun, too, and without those that were done."""
+    t = tracked(
+        *PEOPLE,
+        "create table a (id int primary key)",
+        "insert into a values (1)",
+        "create table z (id int primary key)",
+        "insert into z values (1)",
+    )
+    assert bemi(t.settings, "snapshot")[0] == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bemi", "snapshot", "--again", "--rate", "40"],
+        env=environment(t.settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: stored(t.settings) >= 302 + 1 + 40, 60, "a chunk is stored once more")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped after 1 table; what is stored stays: `bemi snapshot` goes on" in out
+    done = stored(t.settings) - 303
+    code, out, _ = bemi(t.settings, "snapshot")
+    assert code == 0
+    assert f"public.people: goes on behind {done} rows" in out
+    assert "public.z: 1 row" in out
+    assert "public.a:" not in out
+    assert bemi(t.settings, "snapshot")[1] == "every table that is tracked has its baseline\n"
+    keys = Counter(
+        (row["table"], row["primary_key"]) for row in history(t.settings.destination_url)
+    )
+    assert len(keys) == 302
+    assert set(keys.values()) == {2}
+
+
 def test_init_takes_it_and_lets_the_worker_go_on(source_url: str, destination_url: str) -> None:
     with psycopg.connect(source_url, autocommit=True) as conn:
         for statement in PEOPLE:

@@ -17,7 +17,7 @@ from bemi.capture.baseline import BaselineTaker, Pace, Reports, Result, StoppedE
 from bemi.capture.ledger import BaselineBusyError, RulesDifferError
 from bemi.capture.watch import Watch
 from bemi.config import Settings
-from bemi.connections import connect
+from bemi.connections import connect, explained
 from bemi.errors import PassingError, TableError
 from bemi.store import baselines, sources
 from bemi.store import checkpoint as checkpoints
@@ -123,6 +123,17 @@ class Snapshot:
             if goes_on and tries < _INTERVAL_TRIES:
                 return None
             return Result(interval.name, error=str(error), fix=error.fix)
+
+
+def ask(settings: Settings, chosen: Callable[[Interval], bool]) -> None:
+    """Note that the baselines of these are to be taken, so that none is forgotten when stopped."""
+    with connect(settings.destination_url, what="destination") as conn, explained("destination"):
+        stored = sources.read(conn, settings.schema, settings.source)
+        if stored is None:
+            return
+        open_now = baselines.intervals(conn, settings.schema, stored.source_id)
+        wanted = [interval for interval in open_now if chosen(interval)]
+        baselines.ask(conn, settings.schema, stored.source_id, wanted)
 
 
 @contextlib.contextmanager

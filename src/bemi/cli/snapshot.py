@@ -48,7 +48,8 @@ def command(
     chunk_rows
         Rows of a chunk at most; without this 10,000. About 8 MB or a second end it before.
     again
-        Also tables that have a baseline: their rows are stored once more, as they are now.
+        Also tables that have a baseline: their rows are stored once more, as they are now. When it
+        is stopped, go on without this flag: with it, those that were done are read once more.
     json
         Print one JSON value: `tables`, each with its rows, or with its error and fix; `unknown`,
         the tables with a baseline behind which changes are missing; `complete`, when it came to its
@@ -58,6 +59,7 @@ def command(
 
     from dataclasses import replace
 
+    from bemi.capture.snapshot import ask
     from bemi.capture.tables import matches
     from bemi.cli import output
     from bemi.cli.taking import take
@@ -72,9 +74,16 @@ def command(
         if not matches(own, root, wanted):
             return False
         lost[interval.name] = bool(interval.lost)
-        return interval.lacks_baseline or again
+        return interval.lacks_baseline or interval.unfinished or again
 
-    results, stopped = take(settings, chosen, rate=rate, chunk_rows=chunk_rows, quiet=json)
+    results, stopped = take(
+        settings,
+        chosen,
+        rate=rate,
+        chunk_rows=chunk_rows,
+        before=(lambda *_: ask(settings, chosen)) if again else None,
+        quiet=json,
+    )
     taken = {result.table for result in results}
     unknown = [name for name, is_lost in lost.items() if is_lost and name not in taken]
     if json:

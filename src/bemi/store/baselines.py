@@ -40,6 +40,8 @@ class Interval(msgspec.Struct, frozen=True):
     """A baseline of it was finished."""
     lost: Sequence[str] = ()
     """Causes of what is missing behind the place where its rows were known: they are not now."""
+    unfinished: bool = False
+    """A baseline of it was asked for or begun, and can go on."""
 
     @property
     def name(self) -> str:
@@ -104,7 +106,9 @@ _INTERVAL: Final = sql.SQL(
     "array(select distinct g.cause from {gaps} g where g.source_id = i.source_id "
     "and g.epoch = i.epoch and (g.relation is null or g.relation = i.relation) "
     "and g.columns is null and g.from_position >= i.from_position "
-    "and g.from_position < c.position and g.to_position > i.state_position)"
+    "and g.from_position < c.position and g.to_position > i.state_position), "
+    "exists (select from {baselines} b where b.interval_id = i.interval_id "
+    "and b.finished_at is null and b.failed is null)"
 )
 
 _LACKS: Final = sql.SQL("array_to_string(r.flags, chr(10)) ~ '(^|\\n)unchanged:'")
@@ -144,6 +148,32 @@ def claim(conn: psycopg.Connection[Any], schema: str, source_id: int) -> bool:
     return bool(row[0])
 
 
+def ask(
+    conn: psycopg.Connection[Any], schema: str, source_id: int, wanted: Sequence[Interval]
+) -> None:
+    """Note that baselines of these are to be taken, so that they can be gone on with."""
+    relations = [interval.relation for interval in wanted]
+    ids = [interval.interval_id for interval in wanted]
+    with conn.transaction():
+        conn.execute(
+            sql.SQL(
+                "update {} set failed = 'it was begun anew', updated_at = now() "
+                "where source_id = %s and relation = any(%s::oid[]) and interval_id <> all(%s) "
+                "and finished_at is null and failed is null"
+            ).format(sql.Identifier(schema, "baselines")),
+            [source_id, relations, ids],
+        )
+        conn.execute(
+            sql.SQL(
+                'insert into {} (source_id, epoch, interval_id, relation, schema, "table", shape) '
+                "select source_id, epoch, interval_id, relation, schema, \"table\", '' "
+                "from {} where interval_id = any(%s) and to_position is null "
+                "on conflict do nothing"
+            ).format(sql.Identifier(schema, "baselines"), sql.Identifier(schema, "intervals")),
+            [ids],
+        )
+
+
 def begin(
     conn: psycopg.Connection[Any],
     schema: str,
@@ -167,9 +197,19 @@ def begin(
         ).fetchone()
         if row is not None:
             *found, interval_id = row
-            if interval_id == interval.interval_id and found[1] == shape:
-                return _baseline(interval, found)
-            fail(conn, schema, found[0], "it was begun anew")
+            baseline = _baseline(interval, found)
+            if interval_id == interval.interval_id and shape == baseline.shape:
+                return baseline
+            if interval_id == interval.interval_id and not baseline.chunks:
+                # It was asked for, without a look at the table.
+                conn.execute(
+                    sql.SQL("update {} set shape = %s where baseline_id = %s").format(
+                        sql.Identifier(schema, "baselines")
+                    ),
+                    [shape, baseline.baseline_id],
+                )
+                return msgspec.structs.replace(baseline, shape=shape)
+            fail(conn, schema, baseline.baseline_id, "it was begun anew")
         row = conn.execute(
             sql.SQL(
                 "insert into {} as b (source_id, epoch, interval_id, relation, schema, "
