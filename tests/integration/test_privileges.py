@@ -1,5 +1,8 @@
 """The least privileges that docs/how-to/privileges.md grants are enough, and are the least."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from tests.support import databases
 from tests.support.documents import blocks
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/privileges.md"
+COVERAGE = Path(__file__).parents[2] / "docs/explanation/coverage.md"
 GRANTS = [block.text for block in blocks(PAGE.read_text()) if block.language == "sql"]
 
 # What is done beside the stream, where a failure is only logged: seen by what is there after it.
@@ -98,7 +102,7 @@ def test_a_reader_that_is_let_in_and_out(own_server: Server) -> None:
         conn.execute("set role auditor")
         for view in READABLE:
             conn.execute(f"select * from bemi.{view}".encode())
-        for table in ("row_changes", "contexts", "intervals", "rules"):
+        for table in ("row_changes", "contexts", "baselines", "rules", "table_versions"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(f"select * from bemi.{table}".encode())
         conn.execute("reset role")
@@ -108,6 +112,43 @@ def test_a_reader_that_is_let_in_and_out(own_server: Server) -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(f"select * from bemi.{view}".encode())
         conn.execute(sql.SQL("reset role"))
+
+
+def test_what_a_reader_asks_on_the_command_line_and_in_sql(own_server: Server) -> None:
+    """`changes`, `status` and the queries of the page on coverage are for every reader."""
+    source, destination = own_server.create_database("shop"), own_server.create_database("bemi")
+    owner = Settings(source_url=source, destination_url=destination)
+    with psycopg.connect(source, autocommit=True) as conn:
+        conn.execute("create table todo (id int primary key)")
+        conn.execute("create role auditor login password 'read-me'")
+        done: list[str] = []
+        for _ in range(2):
+            init(owner, readers=["auditor"], report=done.append)
+        assert done.count('let role "auditor" read the history') == 1
+        conn.execute("insert into todo values (1)")
+        _catch_up(owner)
+    as_reader = psycopg.conninfo.make_conninfo(destination, user="auditor", password="read-me")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("BEMI_")}
+    for arguments in (
+        ["changes"],
+        ["changes", "--table", "todo"],
+        ["status"],
+        ["status", "--coverage"],
+    ):
+        told = subprocess.run(
+            [sys.executable, "-m", "bemi", *arguments],
+            env={**environ, "BEMI_DESTINATION_URL": as_reader},
+            cwd=PAGE.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (told.returncode, told.stderr) == (0, ""), arguments
+        assert "todo" in told.stdout or arguments == ["status"]
+    with psycopg.connect(as_reader, autocommit=True) as reader:
+        queries = [block.text for block in blocks(COVERAGE.read_text()) if block.language == "sql"]
+        _, complete = [reader.execute(query.encode()).fetchall() for query in queries]
+    assert complete == [(True,)]
 
 
 def _as_worker(url: str) -> str:

@@ -278,7 +278,7 @@ def test_full_on_a_locked_table_is_told_and_the_rest_goes_on(
     assert names(init(settings, full=["keyless"]).tracked)[-1] == "public.keyless"
 
 
-def test_a_reader_may_read_the_history_and_nothing_else(
+def test_a_reader_may_read_the_history_and_what_commands_ask_and_nothing_else(
     settings: Settings, destination_url: str, role: str
 ) -> None:
     init(settings, readers=[role])
@@ -287,8 +287,10 @@ def test_a_reader_may_read_the_history_and_nothing_else(
         for statement in (
             "select * from bemi.row_changes",
             "select * from bemi.contexts",
-            "select * from bemi.sources",
-            "select * from bemi.checkpoints",
+            "select * from bemi.baselines",
+            "select * from bemi.rules",
+            "insert into bemi.sources (name) values ('mine')",
+            "update bemi.checkpoints set position = 0",
             "select bemi.ensure_partitions(now(), now())",
             "create table bemi.mine ()",
         ):

@@ -41,7 +41,24 @@ LOCK_TIMEOUT: Final = "3s"
 statements on that table queue up behind it meanwhile."""
 
 READABLE: Final = ("changes", "coverage", "missing", "schema_history", "ddl")
-"""The views that `--reader` grants: of the tables beneath, nobody but the worker needs any."""
+"""The views that `--reader` grants."""
+
+ASKED: Final[Mapping[str, Sequence[str]]] = {
+    "schema_versions": (),
+    "sources": (),
+    "epochs": (),
+    "checkpoints": (),
+    "gaps": (),
+    "intervals": (),
+    "baselines": (
+        *("source_id", "baseline_id", "relation"),
+        *("started_at", "finished_at", "rows", "failed"),
+    ),
+    "contexts": ("id", "dropped"),
+    "row_changes": ("epoch", "commit_position", "committed_at"),
+}
+"""What `bemi changes` and `bemi status` read beside the views: bookkeeping, and of the tables with
+values of rows these columns, which have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,20 +602,37 @@ def _record_ddl(source: Connection, setup: Setup, progress: Progress, *, asked: 
 def _grant(
     destination: Connection, settings: Settings, readers: Sequence[str], progress: Progress
 ) -> None:
-    """Usage of the schema and the views, which read with their owner's rights; nothing else."""
+    """Usage of the schema; the views, which read with their owner's rights; what commands ask."""
     schema = sql.Identifier(settings.schema)
-    views = sql.SQL(", ").join(sql.Identifier(settings.schema, view) for view in READABLE)
+    granted = {**dict.fromkeys(READABLE, ()), **ASKED}
+    needed = [(name, column) for name, some in granted.items() for column in some or (None,)]
     for role in readers:
         row = destination.execute(
-            "select has_schema_privilege(%(role)s, %(schema)s, 'usage') and bool_and("
-            "has_table_privilege(%(role)s, format('%%I.%%I', %(schema)s::text, view), 'select'))"
-            " from unnest(%(views)s::text[]) view",
-            {"role": role, "schema": settings.schema, "views": list(READABLE)},
+            "select has_schema_privilege(%(role)s, %(schema)s, 'usage') and bool_and(case when"
+            " part is null then has_table_privilege(%(role)s, relation, 'select')"
+            " else has_column_privilege(%(role)s, relation, part, 'select') end)"
+            " from (select format('%%I.%%I', %(schema)s::text, name), part"
+            " from unnest(%(names)s::text[], %(parts)s::text[]) needed (name, part))"
+            " each (relation, part)",
+            {
+                "role": role,
+                "schema": settings.schema,
+                "names": [name for name, _ in needed],
+                "parts": [part for _, part in needed],
+            },
         ).fetchone()
         if row is not None and row[0]:
             continue
         grantee = sql.Identifier(role)
         with destination.transaction():
             destination.execute(sql.SQL("grant usage on schema {} to {}").format(schema, grantee))
-            destination.execute(sql.SQL("grant select on {} to {}").format(views, grantee))
+            for name, some in granted.items():
+                columns = sql.SQL(", ").join(map(sql.Identifier, some))
+                destination.execute(
+                    sql.SQL("grant select {} on {} to {}").format(
+                        sql.SQL("({})").format(columns) if some else sql.SQL(""),
+                        sql.Identifier(settings.schema, name),
+                        grantee,
+                    )
+                )
         progress.add(f'let role "{role}" read the history')
