@@ -408,21 +408,70 @@ def test_epochs_stand_side_by_side_and_a_gap_goes_over_both() -> None:
     assert len(shown) == coverage.WIDTH
 
 
+def told(*tables: TableCoverage, spans: tuple[int, int] = WIDE) -> str:
+    found = msgspec.structs.replace(source(spans), tables=tables)
+    return "\n".join(line for line, _ in coverage.lines(found))
+
+
 def test_times_are_told_so_that_nothing_is_claimed_too_long() -> None:
     """Whole seconds: a stretch begins at the next and ends at the last, a gap the reverse."""
+    text = told(table(stretch(1, 3_000_000, state=1), missing=(lost(2, 3),), state="ended"))
+    assert "was complete since 2026-05-03 12:00:01 UTC (0/1), to 2026-05-03 12:00:03 UTC" in text
+    assert "missing: from 2026-05-03 12:00:00 UTC (0/2) to 2026-05-03 12:00:01 UTC (0/3)" in text
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "shown"),
+    [
+        (1, 39_000, "12:00:00.001 UTC (0/1), to 2026-05-03 12:00:00.039 UTC (0/9858)"),
+        (1, 999, "12:00:00.000001 UTC (0/1), to 2026-05-03 12:00:00.000999 UTC (0/3E7)"),
+        (7, 7, "12:00:00.000007 UTC (0/7), to 2026-05-03 12:00:00.000007 UTC (0/7)"),
+        (0, 0, "12:00:00 UTC (0/0), to 2026-05-03 12:00:00 UTC (0/0)"),
+    ],
+)
+def test_times_of_a_short_stretch_are_told_finer(start: int, end: int, shown: str) -> None:
+    text = told(table(stretch(start, end, state=start), state="ended"), spans=(start, end))
+    assert f"was complete since 2026-05-03 {shown}" in text
+    assert f"log from 2026-05-03 {shown.split(',')[0]}" in text
+
+
+def test_a_stretch_without_a_change_has_no_times() -> None:
+    """The first change behind its beginning is behind its end, too."""
+    one = msgspec.structs.replace(
+        stretch(5_000_000, 6_000_000, state=None),
+        start=moment(5_000_000),
+        end=msgspec.structs.replace(moment(6_000_000), time=NOON),
+    )
+    assert f"was complete since {Lsn(5_000_000)}, to {Lsn(6_000_000)}" in told(
+        table(one, state="ended")
+    )
+
+
+def test_a_table_that_was_dropped_and_made_anew_is_two() -> None:
+    dropped = msgspec.structs.replace(stretch(0, 10_000, state=0), closed="table_dropped")
+    new = table(stretch(20_000, 40_000, state=20_000, open=True))
     found = msgspec.structs.replace(
         source(WIDE),
-        tables=(
-            table(
-                stretch(1, 39_000, state=1),
-                missing=(lost(2, 3),),
-                state="ended",
-            ),
-        ),
+        tables=(table(dropped, state="ended"), msgspec.structs.replace(new, relation=2)),
     )
-    text = "\n".join(line for line, _ in coverage.lines(found))
-    assert "was complete since 2026-05-03 12:00:01 UTC (0/1), to 2026-05-03 12:00:00 UTC" in text
-    assert "missing: from 2026-05-03 12:00:00 UTC (0/2) to 2026-05-03 12:00:01 UTC (0/3)" in text
+    shown = [(line.strip(), bar) for line, bar in coverage.lines(found) if bar is not None]
+    assert shown == [
+        ("public.t, dropped", "#" * 10 + "." * 30),
+        ("public.t", "." * 20 + "#" * 20),
+    ]
+
+
+def test_a_table_that_came_back_as_a_partitioned_one_stands_beside_it() -> None:
+    dropped = msgspec.structs.replace(stretch(0, 10_000, state=0), closed="table_dropped")
+    part = msgspec.structs.replace(
+        table(stretch(20_000, 40_000, state=20_000, open=True)), partition="public.t_1"
+    )
+    found = msgspec.structs.replace(source(WIDE), tables=(table(dropped, state="ended"), part))
+    shown = [(line.strip(), bar) for line, bar in coverage.lines(found) if bar is not None]
+    assert shown == [
+        ("public.t, dropped", "#" * 10 + "." * 30),
+        ("public.t, 1 partition", "." * 20 + "#" * 20),
+    ]
 
 
 def test_partitions_that_differ_are_shown_each() -> None:

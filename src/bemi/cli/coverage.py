@@ -64,6 +64,9 @@ _AGAIN: Final = {
 }
 """What to do about a gap that goes on."""
 
+_UNITS: Final = (timedelta(seconds=1), timedelta(milliseconds=1), timedelta(microseconds=1))
+"""In which times are told, the first that will do."""
+
 _BY: Final = {"empty": "it was empty", "baseline": "its baseline"}
 
 
@@ -105,8 +108,9 @@ def lines(found: SourceCoverage) -> Iterator[tuple[str, str | None]]:
     if not found.spans or found.start is None or found.end is None:
         yield "  nothing yet", None
         return
-    yield f"  log from {_start(found.start)}", None
-    yield f"      to   {_end(found.end)}", None
+    start, end = _both(found.start, found.end)
+    yield f"  log from {start}", None
+    yield f"      to   {end}", None
     if len(found.spans) > 1:
         yield f"  in {count(len(found.spans), 'epoch')}, parted by | in the bars", None
     for missing in found.missing:
@@ -114,9 +118,13 @@ def lines(found: SourceCoverage) -> Iterator[tuple[str, str | None]]:
     if not found.tables:
         yield "  no table is covered yet", None
         return
+    # Tables that had the same name, one after the other, are each by itself.
     groups = [
         (root, list(group))
-        for root, group in itertools.groupby(found.tables, lambda each: each.root)
+        for (root, _), group in itertools.groupby(
+            found.tables,
+            lambda each: (each.root, each.relation if each.partition is None else None),
+        )
     ]
     width = max(_NAMES, *(len(printable(table.name)) + 6 for table in found.tables))
     yield "", None
@@ -129,14 +137,14 @@ def _group(
 ) -> Iterator[tuple[str, str | None]]:
     bars = [bar(found, table) for table in group]
     texts = [list(_words(table)) for table in group]
-    if len(group) == 1 and group[0].partition is None:
-        yield from _heading(f"  {root}", bars[0], texts[0], width, indent=4)
+    if group[0].partition is None:
+        dropped = ", dropped" if group[0].last.closed == "table_dropped" else ""
+        yield from _heading(f"  {root}{dropped}", bars[0], texts[0], width, indent=4)
         return
     alike = all(
         text == texts[0] and drawn == bars[0] for text, drawn in zip(texts, bars, strict=True)
     )
-    partitions = [table for table in group if table.partition is not None]
-    heading = f"  {root}, {count(len(partitions), 'partition')}"
+    heading = f"  {root}, {count(len(group), 'partition')}"
     if alike:
         yield from _heading(heading, bars[0], texts[0], width, indent=4)
         return
@@ -174,7 +182,8 @@ def _words(table: TableCoverage) -> Iterator[str]:
     if last.open:
         yield f"complete since {_start(since)}"
     else:
-        yield f"was complete since {_start(since)}, to {_end(last.end)}"
+        start, end = _both(since, last.end)
+        yield f"was complete since {start}, to {end}"
     if since != first.start:
         yield f"and before that since {_start(first.start)}, but for what is missing"
     yield _state(table)
@@ -233,20 +242,30 @@ def _start(moment: Moment) -> str:
     return _place(moment, up=True)
 
 
-def _end(moment: Moment) -> str:
-    return _place(moment, up=False)
+def _both(start: Moment, end: Moment) -> tuple[str, str]:
+    """Both ends of what is complete: as fine as it takes for the one to come before the other."""
+    if start.time is None or end.time is None:
+        return _start(start), _place(end, up=False)
+    if start.time > end.time:
+        return str(start.position), str(end.position)  # there is no change in between
+    for unit in _UNITS:
+        since, until = _rounded(start.time, unit, up=True), _rounded(end.time, unit, up=False)
+        if since < until:
+            break
+    return f"{spell(since)} ({start.position})", f"{spell(until)} ({end.position})"
 
 
 def _place(moment: Moment, *, up: bool) -> str:
     """The time in whole seconds, and the position. What is complete is never told longer."""
     if moment.time is None:
         return str(moment.position)
-    return f"{spell(_whole(moment.time, up=up))} ({moment.position})"
+    return f"{spell(_rounded(moment.time, _UNITS[0], up=up))} ({moment.position})"
 
 
-def _whole(time: datetime, *, up: bool) -> datetime:
-    floor = time.astimezone(UTC).replace(microsecond=0)
-    return floor + timedelta(seconds=1) if up and floor != time else floor
+def _rounded(time: datetime, unit: timedelta, *, up: bool) -> datetime:
+    time = time.astimezone(UTC)
+    over = (time - time.replace(microsecond=0)) % unit
+    return time - over + unit if up and over else time - over
 
 
 # --- a table as a bar ------------------------------------------------------------------------
