@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import bemi
-from bemi.cli import app, demo, logs, output
+from bemi.cli import app, demo, logs, output, taking
 from bemi.cli.app import COMMANDS
 
 PASSWORD = "s3cret"
@@ -331,3 +331,24 @@ class TestLogs:
         written = self.record(f"tried {url}", reason=url)
         assert PASSWORD not in written
         assert written.count("***") == 4
+
+
+def test_warnings_beside_a_baseline_say_of_what_they_are() -> None:
+    lines: list[str] = []
+    log = logging.getLogger("bemi.watch")
+    with taking.warnings_told(lines.append):
+        log.warning(
+            "table not tracked",
+            extra={
+                "table": "public.nokey",
+                "reason": "it has no primary key",
+                "fix": "alter table public.nokey replica identity full;",
+            },
+        )
+        log.warning("coverage ended", extra={"table": "public.t", "cause": "untracked"})
+        log.info("table covered", extra={"table": "public.t"})
+    assert lines == [
+        "table not tracked: public.nokey: it has no primary key",
+        "  fix: alter table public.nokey replica identity full;",
+        "coverage ended: public.t: untracked",
+    ]

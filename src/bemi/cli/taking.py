@@ -185,7 +185,7 @@ class _Bar:
 def _reporting(quiet: bool) -> "Iterator[_Lines | _Bar]":
     if quiet or not sys.stdout.isatty():
         lines = _Lines(sys.stderr if quiet else sys.stdout)
-        with _warnings(lines.say):
+        with warnings_told(lines.say):
             yield lines
         return
     from rich.progress import (
@@ -209,20 +209,22 @@ def _reporting(quiet: bool) -> "Iterator[_Lines | _Bar]":
     )
     with progress:
         bar = _Bar(progress)
-        with _warnings(bar.say):
+        with warnings_told(bar.say):
             yield bar
 
 
 @contextlib.contextmanager
-def _warnings(say: Callable[[str], None]) -> Iterator[None]:
+def warnings_told(say: Callable[[str], None]) -> Iterator[None]:
     """What the worker alongside warns of, among the lines of this command."""
     from bemi.cli.logs import redacted
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            reason = getattr(record, "reason", None)
-            line = record.getMessage() + (f": {reason}" if reason else "")
-            say(redacted(line))
+            fields = vars(record)
+            parts = [fields.get(name) for name in ("table", "reason", "cause")]
+            say(redacted(": ".join([record.getMessage(), *(str(part) for part in parts if part)])))
+            if fix := fields.get("fix"):
+                say(redacted(f"  fix: {fix}"))
 
     handler = Handler(logging.WARNING)
     logger = logging.getLogger("bemi")
