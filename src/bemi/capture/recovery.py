@@ -93,8 +93,8 @@ def diagnose(settings: Settings) -> Diagnosis:
 
 
 def is_unknown(interval: Interval) -> bool:
-    """Whether a gap lies before an interval, and nobody has looked yet what is behind it."""
-    return interval.known_before and interval.lacks_baseline
+    """Whether a gap lies before an interval or in it, and nobody has looked what is behind it."""
+    return (interval.known_before and interval.lacks_baseline) or interval.found_missing
 
 
 def make_anew(settings: Settings, *, new_slot: bool, report: Report) -> None:

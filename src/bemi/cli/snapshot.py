@@ -31,11 +31,11 @@ def command(
 ) -> int:
     """Store what tables already hold: their baseline.
 
-    Takes each tracked table that has none yet, or those that --schema and --table choose, while
-    changes go on: in chunks by key, each in a transaction of about a second. Works beside a running
-    worker; where there is none, it captures itself until it is done. It may be killed at any time:
-    run again, it goes on behind the last chunk that was stored. A table without a key is read in
-    one piece.
+    Takes each tracked table that has none yet, or in which `bemi verify` found changes missing
+    since, of all or of those that --schema and --table choose. Changes go on meanwhile: it reads in
+    chunks by key, each in a transaction of about a second. Works beside a running worker; where
+    there is none, it captures itself until it is done. It may be killed at any time: run again, it
+    goes on behind the last chunk that was stored. A table without a key is read in one piece.
 
     Parameters
     ----------
@@ -74,7 +74,8 @@ def command(
         if not matches(own, root, wanted):
             return False
         lost[interval.name] = bool(interval.lost)
-        return interval.lacks_baseline or interval.unfinished or again
+        lacks = interval.lacks_baseline or interval.unfinished or interval.found_missing
+        return lacks or again
 
     results, stopped = take(
         settings,

@@ -203,8 +203,8 @@ def _print(result: _Result, table: str | None) -> None:
         print("nothing is missing that can be seen")
     else:
         print(
-            f"{output.count(new, 'change')} at least missing, recorded as gaps;"
-            " once that is known, `bemi verify --accept` says so"
+            f"{output.count(new, 'finding')}, recorded as gaps: `bemi recover` brings the history"
+            " in line with the tables; once it is known, `bemi verify --accept` says so"
         )
 
 

@@ -52,6 +52,14 @@ class Interval(msgspec.Struct, frozen=True):
         """Its rows are not known; or what became of those from before, of a table now empty."""
         return self.state_position is None or (self.known_before and not self.compared)
 
+    @property
+    def found_missing(self) -> bool:
+        """`verify` found changes missing, so that a baseline has to tell its rows again.
+
+        Not so where rules leave changes out: that was meant, and may go on for ever.
+        """
+        return "chain" in self.lost
+
 
 class Baseline(msgspec.Struct, frozen=True):
     """How far the baseline of one table is."""
