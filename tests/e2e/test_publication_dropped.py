@@ -34,7 +34,7 @@ def test_changes_made_without_the_publication_are_never_skipped_silently(
         worker = Worker(settings, tmp_path).start()
         assert worker.wait(60) == 1
         assert "publication was dropped" in worker.log
-        assert "bemi init --new-slot" in worker.log
+        assert "bemi recover --new-slot" in worker.log
         assert keys(settings) == ["1"]
         assert confirmed(settings) < lost_before
 

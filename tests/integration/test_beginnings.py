@@ -169,14 +169,13 @@ def test_a_slot_that_another_process_holds(
 
 def test_a_slot_that_is_gone(at: Tracked, tmp_path: Path) -> None:
     at.source.execute("select pg_drop_replication_slot(%s)", [at.settings.slot])
-    refused(
-        at.settings, tmp_path, error=f"{at.settings.slot}.* (does not exist|gone)", fix="bemi init"
-    )
+    gone = f"{at.settings.slot}.* (does not exist|gone)"
+    refused(at.settings, tmp_path, error=gone, fix="`bemi recover`")
 
 
 def test_a_publication_that_is_missing(at: Tracked, tmp_path: Path) -> None:
     at.source.execute("drop publication bemi")
-    refused(at.settings, tmp_path, error='publication "bemi"', fix="bemi init")
+    refused(at.settings, tmp_path, error='publication "bemi"', fix="`bemi recover`")
 
 
 def test_a_destination_without_a_history(at: Tracked, tmp_path: Path) -> None:

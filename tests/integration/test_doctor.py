@@ -96,6 +96,18 @@ def test_before_init_nothing_is_a_failure(settings: Settings) -> None:
     assert findings["tracked"].level == "not checked"
 
 
+def test_what_a_history_lost_is_for_recover(settings: Settings) -> None:
+    """Once there is a history `init` would go on without what was lost."""
+    setup.init(settings, report=lambda _: None)
+    with psycopg.connect(settings.source_url, autocommit=True) as conn:
+        conn.execute("select pg_drop_replication_slot(%s)", [settings.slot])
+        conn.execute("drop publication bemi")
+    findings = found(settings)
+    for check in ("publication", "slot"):
+        assert findings[check].level == "failure"
+        assert (findings[check].fix or "").startswith("`bemi recover`")
+
+
 def test_a_failing_check_hides_only_what_rests_on_it(
     settings: Settings, source_url: str, destination_url: str
 ) -> None:

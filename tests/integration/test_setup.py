@@ -734,8 +734,9 @@ def test_a_lost_slot_is_made_again(make_plain_server: MakeServer) -> None:
         found = slot.read(conn, settings.slot)
         assert found is not None
         assert found.wal_status == "lost"
-        with pytest.raises(SetupError, match="is lost"):
+        with pytest.raises(SetupError, match="is lost") as caught:
             preflight.require(conn, settings)
+        assert (caught.value.fix or "").startswith("`bemi recover`")
         assert init(settings).gap is not None
         preflight.require(conn, settings)
 

@@ -120,7 +120,8 @@ def lost(detail: str) -> GapError:
     """An operator must decide."""
     return GapError(
         f"changes are missing and can't be had any more: {detail}",
-        fix="find out why; then `bemi run --accept-gap` records the gap and goes on",
+        fix="find out why; then `bemi recover` goes on behind them and finds out what they came to,"
+        " `bemi run --accept-gap` only goes on",
     )
 
 

@@ -205,7 +205,10 @@ def _next_xid(conn: psycopg.Connection[Any]) -> int:
 def _confirmed(conn: psycopg.Connection[Any], name: str) -> Lsn:
     found = slot.read(conn, name)
     if found is None or found.confirmed is None:
-        raise SetupError(f'the replication slot "{name}" is gone', fix="run `bemi init`")
+        raise SetupError(
+            f'the replication slot "{name}" is gone',
+            fix="`bemi recover` makes a new one, and finds out what changed meanwhile",
+        )
     return found.confirmed
 
 

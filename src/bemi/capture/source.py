@@ -235,15 +235,15 @@ class Source:
             return found
         return SetupError(
             f"the source can't send what it logged at {at[1]}: {first_line(error)}",
-            fix="such a row, over 1 GB as text, can only be left behind: `bemi init --new-slot`,"
-            " then `bemi run --accept-gap` records what lies between as a gap",
+            fix="such a row, over 1 GB as text, can only be left behind: `bemi recover"
+            " --new-slot` records what lies between as a gap, and finds out what it came to",
         )
 
 
 def _unpublished(words: str) -> SetupError:
     return SetupError(
         f"changes can't be read any more, since their publication was dropped: {words}",
-        fix="`bemi init --new-slot`, then `bemi run --accept-gap`",
+        fix="`bemi recover --new-slot` makes the slot anew, and finds out what changed meanwhile",
     )
 
 

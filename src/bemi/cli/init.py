@@ -63,7 +63,7 @@ def command(
         Seconds to wait for transactions that were open before the slot.
     new_slot
         Make the slot anew where the worker can't get past some WAL. What lies between is lost;
-        `bemi run --accept-gap` records that.
+        `bemi recover --new-slot` does the same, and finds out what it came to.
     ddl
         Make event triggers on the source that record DDL statements with their context. Only a
         superuser may; else the SQL for one is printed.
@@ -177,7 +177,10 @@ def _show(result: "InitResult", *, priced: bool) -> None:
         print("DDL is not recorded: this role may not make event triggers. As a superuser, run:\n")
         print(output.lines(result.ddl_script))
     if result.gap:
-        print(f"gap: {result.gap}; `bemi run --accept-gap` records it and goes on")
+        print(
+            f"gap: {result.gap}; `bemi recover` goes on behind it and finds out what it came to,"
+            " `bemi run --accept-gap` only goes on"
+        )
     else:
         print("next: `bemi run` captures changes")
     sys.stdout.flush()

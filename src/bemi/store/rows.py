@@ -72,7 +72,7 @@ def _context_id(committed_at: int, source_id: int, counter: int) -> int:
         raise SetupError(
             f"a transaction was committed in {2000 + day // 365.2425:.0f} by the source's clock; "
             "the history goes to the year 3435",
-            fix="set the source's clock, then `bemi init --new-slot` begins after it",
+            fix="set the source's clock, then `bemi recover --new-slot` begins after it",
         )
     return day << 44 | source_id << 32 | counter
 

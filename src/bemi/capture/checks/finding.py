@@ -14,7 +14,7 @@ from bemi.capture.slot import Slot
 from bemi.capture.tables import TableState, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import Role
-from bemi.store import sources
+from bemi.store import checkpoint, sources
 
 Level = Literal["ok", "warning", "failure", "not checked"]
 Connection = psycopg.Connection[Any]
@@ -102,11 +102,19 @@ def fetch_value(conn: Connection, query: LiteralString, *parameters: object) -> 
 
 
 def missing(servers: Servers, check: str, message: str) -> Finding:
-    """What `init` makes and is not there: a failure once there is any trace of `init`."""
+    """What `init` makes and is not there: a failure once there is any trace of `init`.
+
+    Once there is a history, `recover` makes it anew, since changes have been lost meanwhile.
+    """
     if servers.set_up is None:
         servers.set_up = _has_traces(servers)
     if servers.set_up:
-        return Finding(check, "failure", message, "run `bemi init`")
+        fix = "`bemi recover` makes it anew, and finds out what changed meanwhile"
+        if servers.destination is None:
+            fix += "; where there is no history yet, run `bemi init`"
+        elif not _is_captured(servers):
+            fix = "run `bemi init`"
+        return Finding(check, "failure", message, fix)
     return Finding(check, "warning", f"not set up yet: {message}", "run `bemi init`")
 
 
@@ -118,6 +126,15 @@ def _has_traces(servers: Servers) -> bool:
     ):
         return True
     return servers.destination is not None and stored_source(servers) is not None
+
+
+def _is_captured(servers: Servers) -> bool:
+    """Whether the source has a history that goes on."""
+    stored = stored_source(servers)
+    if stored is None or stored.removed_at is not None or servers.destination is None:
+        return False
+    settings = servers.settings
+    return checkpoint.read(servers.destination, settings.schema, settings.source) is not None
 
 
 def stored_source(servers: Servers) -> sources.StoredSource | None:

@@ -182,7 +182,7 @@ def slot_usable(servers: Servers) -> Finding:
             "slot",
             "failure",
             f'the replication slot "{name}" is lost: the source has removed WAL that it needed',
-            "`bemi init` makes a new one; `bemi run --accept-gap` records what is missing",
+            "`bemi recover` makes a new one, and finds out what changed meanwhile",
         )
     kept = f"{(found.retained or 0) / 2**20:,.1f} MB of WAL are kept for it"
     if found.wal_status == "unreserved":
