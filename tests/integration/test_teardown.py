@@ -12,6 +12,7 @@ from bemi.capture.teardown import TeardownResult
 from bemi.capture.teardown import teardown as tear_down
 from bemi.config import Settings
 from bemi.errors import SetupError
+from bemi.store import sources
 from tests.conftest import MakeDatabase
 from tests.support.waiting import until
 
@@ -84,6 +85,22 @@ def test_the_history_stays_readable(settings: Settings, destination: Connection)
     init(settings)
     assert teardown(settings).history_kept
     assert destination.execute("select * from bemi.changes").fetchall() == []
+
+
+def test_a_source_without_a_slot_is_removed_until_it_is_set_up_again(
+    settings: Settings, destination: Connection
+) -> None:
+    def removed() -> bool:
+        stored = sources.read(destination, settings.schema, settings.source)
+        assert stored is not None
+        return stored.removed_at is not None
+
+    init(settings)
+    for _ in range(2):
+        teardown(settings)
+        assert removed()
+    init(settings)
+    assert not removed()
 
 
 def test_the_history_goes_when_asked(settings: Settings, destination: Connection) -> None:

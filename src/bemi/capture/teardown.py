@@ -75,6 +75,8 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
             ):
                 _drop_history(destination, settings, progress)
     kept = stored is not None and not history
+    if kept:
+        _mark_removed(settings)
     return TeardownResult(tuple(progress.done), tuple(set_back), tuple(notes), kept)
 
 
@@ -192,6 +194,17 @@ def _stored(
             f"{error}; so it is not known which tables `bemi init` set to REPLICA IDENTITY FULL"
         )
         return None, None
+
+
+def _mark_removed(settings: Settings) -> None:
+    """Have the history say that nothing captures it any more, until `init` sets it up again."""
+    with (
+        connect(settings.destination_url, what="destination", client_encoding="UTF8") as conn,
+        explained("destination"),
+    ):
+        # A history of an earlier version may have no place for that.
+        if migrate.current_version(conn, settings.schema) == migrate.migrations()[-1].version:
+            sources.remove(conn, settings.schema, settings.source)
 
 
 def _still_full(source: Connection, stored: sources.StoredSource | None) -> list[str]:
