@@ -241,6 +241,32 @@ def test_a_worker_that_starts_while_its_source_is_paused_waits(
     assert running.stop() is True
 
 
+def test_of_several_sources_a_fix_names_its_own(added: Several, bemi: Bemi) -> None:
+    with psycopg.connect(added.urls["shop"], autocommit=True) as conn:
+        conn.execute("create table unkeyed (n int)")
+        conn.execute("drop publication bemi")
+    told = bemi("status", code=1)
+    assert "`bemi recover --source shop` makes it anew" in told
+    assert "`bemi run --source crm` starts one" in told
+    assert "`bemi snapshot --source crm`" not in told
+    added.write("crm", 1)
+    with psycopg.connect(added.urls["crm"], autocommit=True) as conn:
+        conn.execute("create table old (id int primary key)")
+        conn.execute("insert into old values (1)")
+    bemi("init", "--source", "crm")
+    told = bemi("status", "--coverage")
+    assert "`bemi snapshot --source crm` takes its baseline" in told
+
+
+def test_a_source_that_is_not_in_the_file_is_marked(added: Several, bemi: Bemi) -> None:
+    added.write_file(but=["crm"])
+    told = bemi("status")
+    assert told.count("not in them") == 1
+    crm = told[told.index("crm\n") : told.index("shop\n")]
+    assert "settings      not in them, so its worker is not of these; its slot keeps WAL" in crm
+    assert "not in them" not in bemi("status", "--source", "shop")
+
+
 def test_catching_up_with_a_paused_source_is_refused(added: Several, bemi: Bemi) -> None:
     bemi("source", "pause", "shop")
     with pytest.raises(SetupError, match="the source shop is paused"):

@@ -498,6 +498,14 @@ def test_names_cannot_command_a_terminal() -> None:
     assert not any("\x1b" in line for line, _ in coverage.lines(found))
 
 
+def test_a_glob_that_matches_no_table_is_an_error(
+    at: Tracked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = Bemi(monkeypatch, at.settings)("status", "--coverage", "--table", "nosuch")
+    assert (code, out) == (1, "")
+    assert "--table nosuch matches no table of the history" in capsys.readouterr().err
+
+
 # --- the time until a slot is lost
 
 
@@ -547,6 +555,14 @@ def test_the_time_until_the_slot_is_lost(
     (finding,) = status["findings"]
     assert "may be lost at any moment" in finding
     assert code == 1
+
+    with psycopg.connect(bounded.source_url, autocommit=True) as conn:
+        conn.execute("select pg_switch_wal()")
+        conn.execute("checkpoint")
+    code, out = bemi("status")
+    assert code == 1
+    assert "`bemi recover` makes a new one" in out
+    assert re.search(r"kept WAL +0 B, lost$", out, re.MULTILINE)
 
 
 def test_without_a_limit_no_rate_is_measured(at: Tracked, monkeypatch: pytest.MonkeyPatch) -> None:

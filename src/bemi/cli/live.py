@@ -185,12 +185,12 @@ def rows(live: Live, *, paused: bool) -> list[tuple[str, str]]:
     away = "not connected" if paused else "not connected: `bemi run` starts one"
     shown = [("worker", "connected" if live.slot_active else away)]
     if live.wal_status is not None:
-        limit = "without a limit"
+        kept = f"{output.size(live.retained_bytes or 0)}, {live.wal_status}"
         if live.safe_wal_size is not None:
-            limit = f"{output.size(live.safe_wal_size)} more before the slot is lost"
-        shown.append(
-            ("kept WAL", f"{output.size(live.retained_bytes or 0)}, {live.wal_status}, {limit}")
-        )
+            kept += f", {output.size(live.safe_wal_size)} more before the slot is lost"
+        elif live.wal_status != "lost":
+            kept += ", without a limit"
+        shown.append(("kept WAL", kept))
     if live.wal_rate is not None:
         shown.append(("time to full", _time_to_full(live)))
     if live.behind_bytes is not None:

@@ -1,7 +1,9 @@
 """`bemi status`: how far each source's history is, and what an operator must know about it."""
 
+import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from bemi.config import Settings
     from bemi.store.completeness import SourceCoverage, TableCoverage
     from bemi.store.reader import Gap, SourceStatus
+
+_FOR_ONE: Final = re.compile("`bemi (doctor|init|recover|run|snapshot)\\b(?![^`]*--source)")
+"""Commands that ask for the name of a source where there are several."""
 
 _ALONE: Final = ("untracked", "publication_altered")
 """Causes of gaps of single tables, which nobody is asked to accept."""
@@ -78,37 +83,50 @@ def command(
         remembered = {each.name: each.setup for each in stored.read_all(conn, history.schema)}
 
     if coverage:
-        return _show_coverage(sources, covered, source, json=json)
+        return _show_coverage(sources, covered, source, table, json=json)
+    configured = _settings(connection, source)
+    found = {each.source: each for each in sources}
+    several = len({*found, *(settings.source for settings in configured)}) > 1
     findings: list[str] = []
     for each in sources:
-        findings += _findings(each, covered[each.source])
-    found = {each.source: each for each in sources}
+        findings += _named(_findings(each, covered[each.source]), each.source, several=several)
     answers: dict[str, Live] = {}
-    for settings in _settings(connection, source):
+    for settings in configured:
         current = found.get(settings.source)
+        told: list[str] = []
         if current is None:
-            findings.append(f"the source {settings.source} is not in this history: run `bemi init`")
+            told.append(f"the source {settings.source} is not in this history: run `bemi init`")
         elif current.removed_at is None:
             known = with_remembered_rules(settings, remembered.get(settings.source))
             try:
-                answers[settings.source] = live.ask(
-                    known, current, covered[settings.source], findings
-                )
+                answers[settings.source] = live.ask(known, current, covered[settings.source], told)
             except BemiError as error:
-                findings.append(str(error) + (f" ({error.fix})" if error.fix else ""))
+                told.append(str(error) + (f" ({error.fix})" if error.fix else ""))
+        findings += _named(told, settings.source, several=several)
 
     if json:
         listed = [_as_json(each) | {"live": answers.get(each.source)} for each in sources]
         output.print_json({"sources": listed, "findings": findings})
     else:
-        _print(sources, covered, answers, findings)
+        known_here = {settings.source for settings in configured}
+        strangers = {*found} - known_here if known_here and not source else set()
+        _print(sources, covered, answers, findings, strangers)
     return 1 if findings else 0
+
+
+def _named(lines: Sequence[str], source: str, *, several: bool) -> list[str]:
+    """Lines with the source's name in the commands that they tell, where it has to be given."""
+    if not several:
+        return list(lines)
+    named = f" --source {shlex.quote(source)}"
+    return [_FOR_ONE.sub(lambda command: command[0] + named, line) for line in lines]
 
 
 def _show_coverage(
     sources: list["SourceStatus"],
     covered: dict[str, "SourceCoverage"],
     names: Sequence[str],
+    glob: str | None,
     *,
     json: bool,
 ) -> int:
@@ -119,7 +137,17 @@ def _show_coverage(
         if name not in covered:
             raise ConfigError(f"the source {name} is not in this history", fix="run `bemi status`")
     shown = [each for each in sources if not names or each.source in names]
-    findings = [finding for each in shown for finding in _findings(each, covered[each.source])]
+    if glob is not None and not any(covered[each.source].tables for each in shown):
+        raise ConfigError(
+            f"--table {glob} matches no table of the history",
+            fix="`bemi status --coverage` shows them all",
+        )
+    several = len(sources) > 1
+    findings = [
+        finding
+        for each in shown
+        for finding in _named(_findings(each, covered[each.source]), each.source, several=several)
+    ]
     if json:
         listed = [
             _as_json(each) | {"coverage": coverage.as_json(covered[each.source])} for each in shown
@@ -131,7 +159,8 @@ def _show_coverage(
     for each in shown:
         print(output.printable(each.source))
         for text, bar in coverage.lines(covered[each.source]):
-            _print_bar(text, bar)
+            (named,) = _named([text], each.source, several=several)
+            _print_bar(named, bar)
     if any(covered[each.source].tables for each in shown):
         print(f"\n{coverage.LEGEND}")
     _print_findings(findings)
@@ -228,7 +257,9 @@ def _print(
     covered: dict[str, "SourceCoverage"],
     answers: dict[str, "Live"],
     findings: list[str],
+    strangers: Set[str],
 ) -> None:
+    """`strangers`: sources that are not in the settings, though others are."""
     from bemi.cli import coverage, live
 
     if not sources:
@@ -240,9 +271,14 @@ def _print(
             rows.append(("coverage", coverage.summary(covered[source.source])))
         if asked is not None:
             rows += live.rows(asked, paused=source.paused_at is not None)
+        if source.source in strangers and source.removed_at is None:
+            rows.append(
+                ("settings", "not in them, so its worker is not of these; its slot keeps WAL")
+            )
         print(output.printable(source.source))
         for name, value in rows:
-            print(f"  {name:<13} {output.printable(value)}")
+            (named,) = _named([value], source.source, several=len(sources) > 1)
+            print(f"  {name:<13} {output.printable(named)}")
     for name, asked in answers.items():
         if not asked.untracked:
             continue
@@ -250,7 +286,8 @@ def _print(
         for table in asked.untracked:
             print(f"  {output.printable(table.table)}: {output.printable(table.reason)}")
             if table.fix:
-                print(f"    fix: {output.printable(table.fix)}")
+                (fix,) = _named([table.fix], name, several=len(sources) > 1)
+                print(f"    fix: {output.printable(fix)}")
     _print_findings(findings)
 
 
