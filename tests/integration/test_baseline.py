@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from bemi.capture import worker
+from bemi.capture import baseline, worker
 from bemi.capture.ledger import BaselineBusyError, Ledger, RulesDifferError
 from bemi.capture.reading import Limits, TableReader
 from bemi.capture.setup import init
@@ -87,6 +87,17 @@ def test_again_stores_the_rows_once_more(tracked: Track) -> None:
     assert (result.created, result.updated, result.deleted) == (0, 0, 0)
     assert len(snapshots(t.settings)) == 100
     assert_same(t.settings, "public.people")
+
+
+def test_what_it_waits_for_is_the_history_whoever_writes_it(
+    tracked: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = tracked("create table a (id int primary key)", "insert into a values (1)")
+    monkeypatch.setattr(baseline, "_PATIENCE", -1.0)
+    recorder = Recorder()
+    take(t.settings, recorder=recorder)
+    assert recorder.reasons
+    assert all(reason.startswith("the history is ") for reason in recorder.reasons)
 
 
 def test_what_was_stopped_goes_on_behind_the_last_chunk(tracked: Track) -> None:

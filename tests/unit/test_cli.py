@@ -1,8 +1,10 @@
 """Exit codes, errors and help of the command line, without any server."""
 
+import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -12,6 +14,7 @@ import msgspec
 import pytest
 
 import bemi
+from bemi.capture.baseline import Result
 from bemi.cli import app, demo, logs, output, taking
 from bemi.cli.app import COMMANDS
 
@@ -352,3 +355,51 @@ def test_warnings_beside_a_baseline_say_of_what_they_are() -> None:
         "  fix: alter table public.nokey replica identity full;",
         "coverage ended: public.t: untracked",
     ]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "rate", "shown"),
+    [
+        (70_000, 200_000, 12_345.6, "70,000/200,000 rows, 12,346 rows/s"),
+        (70_000, None, 900.0, "70,000 rows, 900 rows/s"),
+        (70_000, 200_000, None, "70,000/200,000 rows"),
+    ],
+)
+def test_progress_has_a_rate_and_separators(
+    done: int, total: int | None, rate: float | None, shown: str
+) -> None:
+    assert taking.so_far(done, total, rate) == shown
+
+
+def test_the_bar_of_a_baseline_has_rows_rate_and_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with taking.reporting(quiet=False) as reports:
+        reports.table("public.big", 0, 200_000)
+        for done in (10_000, 40_000, 70_000):
+            reports.rows(done)
+    shown = terminal.getvalue()
+    assert re.search(r"70,000/200,000 rows, [0-9,]+ rows/s", shown)
+    assert re.search(r"0:0\d:\d\d", shown)
+
+
+def test_lines_of_progress_are_not_taken_for_the_result(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "_LINE_EVERY", -1.0)
+    with taking.reporting(quiet=False) as reports:
+        reports.table("public.big", 0, 0)
+        reports.rows(200_000)
+        reports.finished(Result("public.big", rows=200_000))
+    begins, progress, finished = capsys.readouterr().out.splitlines()
+    assert begins == "public.big: begins"
+    assert progress.startswith("public.big: so far 200,000 rows, ")
+    assert finished == "public.big: 200,000 rows"

@@ -40,7 +40,7 @@ _LONGEST_PAUSE: Final = 0.25
 """Seconds between looks at the checkpoint."""
 
 _PATIENCE: Final = 2.0
-"""Seconds of waiting for the worker after which it is told how far behind it is."""
+"""Seconds of waiting for the worker after which it is told how far behind the history is."""
 
 _TRIES: Final = 20
 """Looks at a table that come to nothing, because of changes whose rows can't be told."""
@@ -437,5 +437,5 @@ def _as(operation: Operation, change: Change, before: Row | None) -> Change:
 def _behind(size: int) -> str:
     for unit, divisor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= divisor:
-            return f"the worker is {size / divisor:.1f} {unit} behind"
-    return "the worker is not there yet"
+            return f"the history is {size / divisor:.1f} {unit} behind the source"
+    return "the history is not there yet"

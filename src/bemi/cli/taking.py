@@ -46,7 +46,7 @@ def take(
     limits = Limits() if chunk_rows is None else Limits(rows=chunk_rows)
     stop = threading.Event()
     with (
-        _reporting(quiet) as reports,
+        reporting(quiet) as reports,
         _stopping(stop),
         Alongside(settings, accept_gap=accept_gap) as alongside,
     ):
@@ -95,6 +95,12 @@ def told(result: "Result") -> str:
     return line
 
 
+def so_far(done: int, total: int | None, rate: float | None) -> str:
+    """`70,000/200,000 rows, 12,000 rows/s`."""
+    rows = f"{done:,} rows" if total is None else f"{done:,}/{total:,} rows"
+    return rows if rate is None else f"{rows}, {rate:,.0f} rows/s"
+
+
 class _Lines:
     """How it goes, for logs and pipes: a line now and then."""
 
@@ -102,6 +108,7 @@ class _Lines:
         self._to = to
         self._name = ""
         self._told_at = 0.0
+        self._began = (0.0, 0)
         self._reason = ("", 0.0)
 
     def say(self, line: str) -> None:
@@ -111,15 +118,19 @@ class _Lines:
 
     def table(self, name: str, done: int, estimate: int) -> None:
         self._name, self._told_at = name, time.monotonic()
+        self._began = (self._told_at, done)
         about = f", of about {estimate:,}" if estimate else ""
         self.say(
             f"{name}: goes on behind {done:,} rows{about}" if done else f"{name}: begins{about}"
         )
 
     def rows(self, done: int) -> None:
-        if time.monotonic() - self._told_at > _LINE_EVERY:
-            self._told_at = time.monotonic()
-            self.say(f"{self._name}: {done:,} rows")
+        now = time.monotonic()
+        if now - self._told_at > _LINE_EVERY:
+            self._told_at = now
+            began, had = self._began
+            rate = (done - had) / max(now - began, 0.001)
+            self.say(f"{self._name}: so far {so_far(done, None, rate)}")
 
     def waiting(self, reason: str) -> None:
         kind = reason.rstrip("0123456789., ")[:20]
@@ -150,25 +161,22 @@ class _Bar:
         self._drop()
         self._name = printable(name)
         self._task = self._progress.add_task(
-            self._name, total=max(estimate, done) or None, completed=done, reason=""
+            self._name, total=max(estimate, done) or None, completed=done, rows="", reason=""
         )
 
     def rows(self, done: int) -> None:
         if self._task is None:
             return
-        total = self._progress.tasks[-1].total
-        self._progress.update(
-            self._task,
-            completed=done,
-            total=None if total is None else max(total, done),
-            reason="",
-        )
+        task = self._progress.tasks[-1]
+        total = None if task.total is None else max(int(task.total), done)
+        self._progress.update(self._task, completed=done, total=total, reason="")
+        self._progress.update(self._task, rows=so_far(done, total, task.speed))
 
     def waiting(self, reason: str) -> None:
         from bemi.cli.output import printable
 
         if self._task is None:
-            self._task = self._progress.add_task("", total=None, reason="")
+            self._task = self._progress.add_task("", total=None, rows="", reason="")
         self._progress.update(self._task, reason=printable(reason))
 
     def finished(self, result: "Result") -> None:
@@ -182,7 +190,7 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _reporting(quiet: bool) -> "Iterator[_Lines | _Bar]":
+def reporting(quiet: bool) -> "Iterator[_Lines | _Bar]":
     if quiet or not sys.stdout.isatty():
         lines = _Lines(sys.stderr if quiet else sys.stdout)
         with warnings_told(lines.say):
@@ -190,7 +198,6 @@ def _reporting(quiet: bool) -> "Iterator[_Lines | _Bar]":
         return
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeRemainingColumn,
@@ -201,7 +208,7 @@ def _reporting(quiet: bool) -> "Iterator[_Lines | _Bar]":
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[rows]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[reason]}", markup=False),
         console=console(),
