@@ -40,6 +40,11 @@ IN = "alter publication bemi add table only {}"
 NOON = datetime(2026, 5, 3, 12, tzinfo=UTC)
 
 
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
 class Bemi:
     """Commands, called in this process with the settings of a source."""
 
@@ -56,6 +61,15 @@ class Bemi:
         written.flush()
         assert isinstance(ended.value.code, int)
         return ended.value.code, raw.getvalue().decode()
+
+    def on_terminal(self, *arguments: str) -> list[str]:
+        """Lines as a window shows them."""
+        raw = io.BytesIO()
+        written = Terminal(raw, encoding="utf-8")
+        with contextlib.redirect_stdout(written), pytest.raises(SystemExit):
+            app.main(arguments)
+        written.flush()
+        return re.sub(r"\x1b\[[0-9;]*m", "", raw.getvalue().decode()).splitlines()
 
     def status(self, *arguments: str) -> tuple[int, Any]:
         code, out = self("status", "--json", *arguments)
@@ -490,6 +504,44 @@ def test_partitions_that_differ_are_shown_each() -> None:
         ("public.a", "#" * 40),
         ("public.b", "#" * 5 + "x" * 35),
     ]
+
+
+def test_on_a_terminal_its_lines_are_as_wide_as_the_window(
+    at: Tracked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "64")
+    monkeypatch.setenv("TERM", "xterm")
+    bemi = Bemi(monkeypatch, at.settings)
+    lines = bemi.on_terminal("status", "--coverage")
+    shown = lines[: lines.index("needs attention")]
+    assert max(map(len, shown)) <= 64
+    piped = bemi("status", "--coverage")[1].splitlines()
+    assert max(map(len, piped)) > 100
+
+    def bars(lines: list[str]) -> list[str]:
+        found = (re.search(rf" ([-#x.|]{{{coverage.WIDTH}}})$", line) for line in lines)
+        return [bar[1] for bar in found if bar is not None]
+
+    assert bars(shown) == bars(piped)
+
+
+@pytest.mark.parametrize("window", [60, 80])
+def test_it_is_cut_to_the_window(window: int) -> None:
+    one = table(stretch(0, 40_000, state=0, open=True), missing=(lost(20_000, 20_500, "ignored"),))
+    long = msgspec.structs.replace(one, table="a_name_that_is_longer_than_others", relation=2)
+    found = msgspec.structs.replace(source(WIDE), tables=(long, one))
+    whole = list(coverage.lines(found))
+    shown = [
+        (part, bar)
+        for line, bar in coverage.lines(found, window=window)
+        for part in coverage.wrapped(line, window)
+    ]
+    for line, bar in shown:
+        assert len(line) + (0 if bar is None else 2 + len(bar)) <= window
+    assert len({len(line) for line, bar in shown if bar is not None}) == 1, "bars stand below"
+    assert [bar for _, bar in shown if bar] == [bar for _, bar in whole if bar]
+    words = " ".join(line for line, _ in shown).split()
+    assert words == " ".join(line for line, _ in whole).split()
 
 
 def test_names_cannot_command_a_terminal() -> None:

@@ -4,6 +4,7 @@ Pure: from what was read to lines of text.
 """
 
 import itertools
+import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -37,6 +38,8 @@ _WORST: Final = (LOST, NOTHING, COMPLETE, KNOWN)
 WIDTH: Final = 40
 _NAMES: Final = 44
 """Where the bars begin, unless names are longer."""
+_BETWEEN: Final = 2
+"""Spaces before a bar."""
 
 CAUSES: Final = {
     "slot_ahead": "the slot went on without the history: it was lost and made anew, or read by"
@@ -103,8 +106,26 @@ def summary(found: SourceCoverage) -> str:
     return "; ".join(parts)
 
 
-def lines(found: SourceCoverage) -> Iterator[tuple[str, str | None]]:
-    """Lines of text; those with a bar have it apart, to be coloured."""
+def wrapped(line: str, window: int | None) -> list[str]:
+    """A line as those that it takes in a window of so many columns; None: there is none."""
+    if window is None or len(line) <= window:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    return textwrap.wrap(
+        line.strip(),
+        width=window,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def lines(found: SourceCoverage, *, window: int | None = None) -> Iterator[tuple[str, str | None]]:
+    """Lines of text; those with a bar have it apart, to be coloured, and fit into the window.
+
+    The rest is for `wrapped`.
+    """
     if not found.spans or found.start is None or found.end is None:
         yield "  nothing yet", None
         return
@@ -127,6 +148,8 @@ def lines(found: SourceCoverage) -> Iterator[tuple[str, str | None]]:
         )
     ]
     width = max(_NAMES, *(len(printable(table.name)) + 6 for table in found.tables))
+    if window is not None:
+        width = max(min(width, window - _BETWEEN - WIDTH), 0)
     yield "", None
     for root, group in groups:
         yield from _group(found, root, group, width)
@@ -148,13 +171,11 @@ def _group(
     if alike:
         yield from _heading(heading, bars[0], texts[0], width, indent=4)
         return
-    yield (
-        heading.ljust(width),
-        "".join(
-            min(cells, key=lambda cell: _WORST.index(cell) if cell in _WORST else -1)
-            for cells in zip(*bars, strict=True)
-        ),
+    worst = "".join(
+        min(cells, key=lambda cell: _WORST.index(cell) if cell in _WORST else -1)
+        for cells in zip(*bars, strict=True)
     )
+    yield from _heading(heading, worst, (), width, indent=4)
     for table, drawn, text in zip(group, bars, texts, strict=True):
         yield from _heading(f"    {table.name}", drawn, text, width, indent=6)
 
@@ -162,7 +183,12 @@ def _group(
 def _heading(
     heading: str, drawn: str, text: Sequence[str], width: int, *, indent: int
 ) -> Iterator[tuple[str, str | None]]:
-    yield printable(heading).ljust(width), drawn
+    name = printable(heading)
+    if len(name) > width:
+        # On a line of its own, so that the bars still stand below each other.
+        yield name, None
+        name = ""
+    yield name.ljust(width), drawn
     for line in text:
         yield " " * indent + printable(line), None
 

@@ -154,15 +154,19 @@ def _show_coverage(
         ]
         output.print_json({"sources": listed, "findings": findings})
         return 1 if findings else 0
+    window = output.console().width if sys.stdout.isatty() else None
     if not shown:
         print("no sources yet: run `bemi init`")
     for each in shown:
         print(output.printable(each.source))
-        for text, bar in coverage.lines(covered[each.source]):
+        for text, bar in coverage.lines(covered[each.source], window=window):
             (named,) = _named([text], each.source, several=several)
-            _print_bar(named, bar)
+            for line in coverage.wrapped(named, window):
+                _print_bar(line, bar)
     if any(covered[each.source].tables for each in shown):
-        print(f"\n{coverage.LEGEND}")
+        print()
+        for line in coverage.wrapped(coverage.LEGEND, window):
+            print(line)
     _print_findings(findings)
     return 1 if findings else 0
 
