@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from bemi.capture import preflight, setup, worker
 from bemi.capture.checks import CHECKS, Finding
@@ -437,6 +438,23 @@ def test_the_price_of_a_row_that_nothing_tells_is_unknown(make_plain_server: Mak
     assert (one.row_bytes, one.full_wal_bytes_a_day) == (None, None)
     assert many.row_bytes == pytest.approx(110, rel=0.3)
     assert large.row_bytes == pytest.approx(100_000, rel=0.3)
+
+
+def test_a_table_that_others_keep_locked_holds_nothing_up(
+    settings: Settings, source: Connection
+) -> None:
+    init(settings)
+    source.execute("insert into a select generate_series(1, 100)")
+    source.execute("vacuum a")  # it has a number of rows then, and the planner no widths
+    url = make_conninfo(settings.source_url, options="-c lock_timeout=10s")
+    with psycopg.connect(settings.source_url) as other:
+        other.execute("lock table a in access exclusive mode")
+        findings = found(replace(settings, source_url=url))
+    assert findings["tables"].level == findings["tracked"].level == "ok"
+    assert findings["identity prices"].level == "not checked"
+    assert "locked" in findings["identity prices"].message
+    assert {finding.level for finding in findings.values()} == {"ok", "warning", "not checked"}
+    assert found(settings)["identity prices"].level == "ok"
 
 
 def fetch(conn: Connection, query: str) -> Any:

@@ -318,6 +318,48 @@ def test_a_locked_table_is_left_for_the_next_time(
     assert [state.qualified for state in add_new_tables(source, settings).added] == ["public.a"]
 
 
+def test_tables_that_others_keep_locked_are_surveyed_all_the_same(
+    source: Connection, source_url: str, settings: Settings
+) -> None:
+    """As TRUNCATE, VACUUM FULL and most of ALTER TABLE lock them, for hours at times."""
+    publication.create(source, "bemi")
+    source.execute(
+        """
+        create table a (id int primary key); create table b (id int primary key);
+        create table parted (id int primary key) partition by range (id);
+        create table leaf partition of parted for values from (0) to (10);
+        create table alone (id int primary key) partition by range (id);
+        create table other partition of alone for values from (0) to (10);
+        alter publication bemi add table a, parted, other;
+        """
+    )
+    source.execute("set lock_timeout to '5s'")
+    with psycopg.connect(source_url) as other:
+        other.execute("lock table a, b, parted, leaf, other in access exclusive mode")
+        found = survey(source, settings)
+    assert {state.qualified: state.published for state in found} == {
+        "public.a": True,
+        "public.b": False,
+        "public.leaf": True,
+        "public.other": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "since"), [("for all tables", 140000), ("for tables in schema app", 150000)]
+)
+def test_what_a_foreign_kind_of_publication_takes_in_counts_as_published(
+    source: Connection, settings: Settings, kind: str, since: int
+) -> None:
+    """The application's updates fail by it as by one of ours."""
+    if source.info.server_version < since:
+        return
+    source.execute("create schema app; create table app.a (id int); create unlogged table app.b ()")
+    source.execute(f"create publication bemi {kind}".encode())
+    found = {state.qualified: state.published for state in survey(source, settings)}
+    assert found == {"app.a": True, "app.b": False}
+
+
 def test_adding_a_table_waits_for_no_writer(
     source: Connection, source_url: str, settings: Settings
 ) -> None:

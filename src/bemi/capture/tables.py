@@ -9,7 +9,7 @@ https://www.postgresql.org/docs/current/logical-replication-publication.html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -69,13 +69,21 @@ class NewTables:
 # The catalog's own test of an identity index: valid, unique, immediate, not partial
 # (RelationGetIndexList in PostgreSQL's relcache.c). Schemas that hold a Bemi history are left
 # out by what is in them: another Bemi's history in this database must not be captured either.
-_SURVEY: Final = """
+# The view pg_publication_tables would wait for the lock of each published table.
+_SURVEY: Final[LiteralString] = """
 select
     c.oid::bigint,
     n.nspname::text,
     c.relname::text,
     case when c.relispartition then rn.nspname || '.' || r.relname end,
-    p.tablename is not null,
+    c.relpersistence = 'p' and exists (
+        select from pg_publication p
+        where p.pubname = %(publication)s and (p.puballtables or exists (
+            select from pg_publication_rel m
+            where m.prpubid = p.oid and (m.prrelid = c.oid
+                or c.relispartition and m.prrelid in (select pg_partition_ancestors(c.oid)))
+        ) or {in_schemas})
+    ),
     pg_has_role(c.relowner, 'USAGE'),
     c.relpersistence = 'u',
     c.relreplident::text,
@@ -90,8 +98,6 @@ from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_class r on c.relispartition and r.oid = pg_partition_root(c.oid)
 left join pg_namespace rn on rn.oid = r.relnamespace
-left join pg_publication_tables p
-    on p.pubname = %(publication)s and p.schemaname = n.nspname and p.tablename = c.relname
 left join lateral (
     select ic.relname::text as name,
         i.indisvalid and i.indimmediate as usable,
@@ -137,6 +143,12 @@ where c.relkind = 'r'
 order by n.nspname, c.relname
 """
 
+_IN_SCHEMAS: Final[LiteralString] = """exists (
+            select from pg_publication_namespace s
+            where s.pnpubid = p.oid and s.pnnspid in (n.oid, rn.oid)
+        )"""
+"""A publication of schemas is none of ours, but takes its tables' updates all the same."""
+
 
 # Under the names that rules go by.
 _COLUMNS: Final = """
@@ -157,11 +169,13 @@ group by 1, 2
 def survey(conn: psycopg.Connection[Any], settings: Settings) -> list[TableState]:
     """All ordinary tables and leaf partitions outside the system's schemas and Bemi's own.
 
-    Needs no privilege but to connect: the catalog is open to every role.
+    Needs no privilege but to connect: the catalog is open to every role. Waits for no lock.
     """
+    in_schemas = _IN_SCHEMAS if conn.info.server_version >= 150000 else "false"
     with explained("source"):
         rows = conn.execute(
-            _SURVEY, {"publication": settings.publication, "schema": settings.schema}
+            _SURVEY.format(in_schemas=in_schemas),
+            {"publication": settings.publication, "schema": settings.schema},
         ).fetchall()
     return [_state(row, settings) for row in rows]
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from bemi.capture.checks.finding import Connection, Finding, Price, Servers, source_of
+from bemi.capture.tables import LOCK_TIMEOUT_MS
 from bemi.store import checkpoint, images
 from bemi.store.images import Wanted
 
@@ -90,9 +91,20 @@ def prices(servers: Servers) -> Finding:
     tables = {
         state.oid: state for state in servers.tables if state.wanted and state.identity != "none"
     }
-    rows = conn.execute(
-        _TABLES, {"logged": _LOGGED, "stored": _STORED, "relations": list(tables)}
-    ).fetchall()
+    try:
+        with conn.transaction():
+            # A table's size is behind its lock.
+            conn.execute("select set_config('lock_timeout', %s, true)", [str(LOCK_TIMEOUT_MS)])
+            rows = conn.execute(
+                _TABLES, {"logged": _LOGGED, "stored": _STORED, "relations": list(tables)}
+            ).fetchall()
+    except psycopg.errors.LockNotAvailable:
+        return Finding(
+            CHECK,
+            "not checked",
+            "not checked: another session keeps a table locked (ACCESS EXCLUSIVE)",
+            "run it again when that has ended",
+        )
     lookup = _lookup_seconds(servers)
     found = []
     since: datetime | None = None
