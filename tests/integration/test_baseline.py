@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from bemi.capture import baseline, worker
+from bemi.capture.baseline import BaselineTaker
 from bemi.capture.ledger import BaselineBusyError, Ledger, RulesDifferError
 from bemi.capture.reading import Limits, TableReader
 from bemi.capture.setup import init
@@ -23,12 +24,14 @@ from bemi.embedded import Server
 from bemi.errors import SetupError, TableError
 from bemi.history.state import state
 from bemi.lsn import Lsn
-from bemi.rules import Rules
+from bemi.rules import Rules, Skip
+from bemi.store import gaps
 from tests.conftest import SETTINGS
 from tests.integration.conftest import Track
 from tests.support.baselines import (
     Recorder,
     assert_same,
+    assert_state,
     history,
     spelled,
     states,
@@ -266,6 +269,101 @@ def test_a_commit_that_nobody_sees_yet_in_a_table_without_a_key(
     assert result.error is None
     late.release()
     assert_same(settings, "public.notes")
+
+
+BACKFILL: Final = (
+    "select pg_logical_emit_message(true, '_bemi', '{\"job\": \"backfill\"}')",
+    "update people set name = 'filled in' where id = 3",
+)
+
+
+@pytest.fixture(params=[("add primary key (id)", "default"), ("alter id set not null", "full")])
+def backfilled(slow_commits: Server, request: pytest.FixtureRequest) -> Settings:
+    """A table, with and without a key, of which a rule leaves changes out."""
+    source_url = slow_commits.create_database("source")
+    key, identity = request.param
+    with psycopg.connect(source_url, autocommit=True) as conn:
+        for statement in (
+            "create table people (id int, name text)",
+            f"alter table people {key}",
+            f"alter table people replica identity {identity}",
+            "insert into people select g, 'name ' || g from generate_series(1, 50) g",
+        ):
+            conn.execute(statement.encode())
+    settings = track(source_url, slow_commits.create_database("destination"), schemas=("*",))
+    return replace(settings, rules=Rules(skip=(Skip(context={"job": "backfill"}),)))
+
+
+def test_what_a_rule_leaves_out_and_nobody_sees_yet_is_waited_for(
+    backfilled: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history never has it, so that the rows would stay as they were read."""
+    hanging = LateCommit(backfilled.source_url, *BACKFILL)
+    again = BaselineTaker._try_again
+
+    def release(self: BaselineTaker, tries: int, subject: Any) -> int:
+        if not tries:
+            hanging.release()
+        return again(self, tries, subject)
+
+    monkeypatch.setattr(BaselineTaker, "_try_again", release)
+    try:
+        (result,) = take(backfilled, rows=20)
+    finally:
+        hanging.release()
+    assert result.error is None
+    assert_state(backfilled, "public.people")
+
+
+def test_what_a_rule_leaves_out_and_nobody_will_see_soon_is_told(
+    backfilled: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline, "_TRIES", 2)
+    hanging = LateCommit(backfilled.source_url, *BACKFILL)
+    try:
+        (result,) = take(backfilled, rows=20)
+    finally:
+        hanging.release()
+    assert "left out by rule" in (result.error or "")
+    assert known(backfilled) == {"public.people": False}
+
+
+def test_what_a_rule_left_out_before_keeps_no_baseline_from_ending(backfilled: Settings) -> None:
+    """Not even while somebody's transaction stays open, as long as not too many came since."""
+    with psycopg.connect(backfilled.source_url, autocommit=True) as conn:
+        for _ in range(3):
+            with conn.transaction():
+                for statement in BACKFILL:
+                    conn.execute(statement.encode())
+    with psycopg.connect(backfilled.source_url) as other:
+        other.execute("select pg_current_xact_id()")
+        (result,) = take(backfilled, rows=20)
+    assert result.error is None
+    assert_state(backfilled, "public.people")
+
+
+def test_which_changes_rules_left_out_is_known_of_the_last_ones(
+    backfilled: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open transaction that is older than these may be one of the others."""
+    monkeypatch.setattr(baseline, "_TRIES", 1)
+    monkeypatch.setattr(gaps, "REMEMBERED", 2)
+    with psycopg.connect(backfilled.source_url) as other:
+        other.execute("select pg_current_xact_id()")
+        with psycopg.connect(backfilled.source_url, autocommit=True) as conn:
+            for _ in range(5):
+                with conn.transaction():
+                    for statement in BACKFILL:
+                        conn.execute(statement.encode())
+        (result,) = take(backfilled, rows=20)
+        assert "no transaction stays open" in (result.fix or "")
+    with psycopg.connect(backfilled.destination_url) as destination:
+        row = destination.execute("select count(*) from bemi.left_out").fetchone()
+    assert row is not None
+    assert row[0] <= 3
+    (result,) = take(backfilled, rows=20)
+    assert result.error is None
+    assert_state(backfilled, "public.people")
 
 
 def test_rows_that_move_between_the_chunks_are_whole(tracked: Track) -> None:

@@ -39,6 +39,8 @@ class LateCommit:
 
     def release(self) -> None:
         """Now it is visible."""
+        if self._conn.closed:
+            return
         with psycopg.connect(self._url, autocommit=True) as conn:
             conn.execute("select pg_cancel_backend(%s)", [self._pid])
         self._thread.join()

@@ -7,7 +7,8 @@ that to be the truth, a row that was read must be what the row was at C. What th
 committed before C. What it did not see and yet committed before C is in the stream, so once the
 checkpoint is past C it is in the history: rows that such a transaction touched are left out of
 the chunk, because the history has a newer word on them. All other rows were at C as they were
-read. Nobody is stopped meanwhile, and chunks may be stored in any order with the stream's rows.
+read. Where such a transaction was left out by a rule, the chunk is read again. Nobody is stopped
+meanwhile, and chunks may be stored in any order with the stream's rows.
 
 Rows that move by a change of their key may pass between two chunks: the history has that change,
 and so the row. Where it lacks a value that was not sent, the row is read again at the end.
@@ -208,6 +209,8 @@ class BaselineTaker:
         touched = self._ledger.touched(subject.interval, moment, list(keyed))
         if any(each.key is None for each in touched):
             return None
+        if self._ledger.left_out(subject.interval, moment):
+            return None
         for each in touched:
             keyed.pop(each.key or "", None)
             keyed.pop(each.previous_key or "", None)
@@ -285,7 +288,9 @@ class BaselineTaker:
             with self._reader.look(subject.table.oid, at_once=True) as look:
                 self._await(look.moment)
                 missed = self._ledger.touched(subject.interval, look.moment, None)
-                keep = self._keeper(subject, missed)
+                keep = None
+                if not self._ledger.left_out(subject.interval, look.moment):
+                    keep = self._keeper(subject, missed)
                 if keep is not None:
                     with self._ledger.writing(baseline, subject, look.moment) as chunk:
                         return self._copy(chunk, subject, look.moment, look.everything(), keep)
@@ -391,8 +396,10 @@ class BaselineTaker:
     def _try_again(self, tries: int, subject: Subject) -> int:
         if tries >= _TRIES:
             raise TableError(
-                f"changes of {subject.interval.name} come all the time that do not tell their rows",
-                fix="take its baseline when less is going on, or give it REPLICA IDENTITY FULL",
+                f"changes of {subject.interval.name} come all the time that do not tell their rows"
+                " or are left out by rule, and can't be seen yet",
+                fix="take its baseline when less is going on and no transaction stays open for"
+                " long, or give it REPLICA IDENTITY FULL",
             )
         self._stop.wait(0.05 * tries)
         return tries + 1

@@ -161,6 +161,18 @@ class Ledger:
                 keys=keys,
             )
 
+    def left_out(self, interval: Interval, moment: Moment) -> bool:
+        """Whether a look may have missed what rules left out; see `baselines.left_out`."""
+        with explained("destination"):
+            return baselines.left_out(
+                self._conn,
+                self._schema,
+                interval,
+                xmax=moment.xmax,
+                in_progress=moment.in_progress,
+                next_xid=moment.next_xid,
+            )
+
     def last_images(
         self, subject: Subject, keys: Iterable[str], *, before: int = EVER
     ) -> dict[str, Image]:

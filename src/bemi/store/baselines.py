@@ -13,6 +13,7 @@ from psycopg import sql
 
 from bemi.errors import BemiError
 from bemi.lsn import Lsn
+from bemi.store import gaps
 from bemi.store.copy import copy_rows
 from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS
 
@@ -316,6 +317,42 @@ def touched(
         )
         for operation, key, previous, before, after, flags, commit, ordinal, rules in rows
     ]
+
+
+def left_out(
+    conn: psycopg.Connection[Any],
+    schema: str,
+    interval: Interval,
+    *,
+    xmax: int,
+    in_progress: Sequence[int],
+    next_xid: int,
+) -> bool:
+    """Whether rules left out changes of a table, or may have, that a look did not see.
+
+    Once all that committed before the look's place is stored. Its rows may be out of date then,
+    and nothing tells which.
+    """
+    row = conn.execute(
+        sql.SQL(
+            "with its as (select transaction_id from {} where epoch = %(epoch)s "
+            "and relation = %(relation)s) "
+            "select exists (select from its where transaction_id = any(%(in_progress)s) "
+            "or transaction_id >= %(xmax)s and transaction_id < %(next_xid)s) "
+            "or exists (select from unnest(%(in_progress)s) open (id) "
+            "where id < (select max(transaction_id) - %(remembered)s from its))"
+        ).format(sql.Identifier(schema, "left_out")),
+        {
+            "epoch": interval.epoch,
+            "relation": interval.relation,
+            "in_progress": list(in_progress),
+            "xmax": xmax,
+            "next_xid": next_xid,
+            "remembered": gaps.REMEMBERED,
+        },
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
 
 
 def copy_changes(

@@ -1,25 +1,31 @@
 """Gaps of single tables that the stream itself tells: changes left out by rule, rewrites by DDL."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 
-from bemi.change import Skipped
+from bemi.change import Skipped, Transaction
 from bemi.store.checkpoint import Checkpoint
 from bemi.store.versions import StoredVersion, rewritten
+
+REMEMBERED: Final = 100_000
+"""How many transactions back it is known which ones rules left changes out of. One that stays
+open for longer may be one of them."""
 
 
 def record_skipped(
     cursor: psycopg.Cursor[Any], schema: str, held: Checkpoint, skipped: Sequence[Skipped]
 ) -> None:
     """Widen each table's gap of changes that rules left out, so that it holds these too."""
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[Transaction]] = {}
     for each in skipped:
-        found.setdefault(each.table.oid, []).append(int(each.transaction.commit_lsn))
-    for relation, positions in found.items():
-        first, behind, count = positions[0], positions[-1] + 1, len(positions)
+        found.setdefault(each.table.oid, []).append(each.transaction)
+    for relation, transactions in found.items():
+        _remember(cursor, schema, held, relation, {each.transaction_id for each in transactions})
+        first, behind = int(transactions[0].commit_lsn), int(transactions[-1].commit_lsn) + 1
+        count = len(transactions)
         cursor.execute(
             sql.SQL(
                 "update {} set to_position = greatest(to_position, %s), changes = changes + %s, "
@@ -77,4 +83,28 @@ def record_rewrite(
             max(version.read_position, version.place[1]),
             columns,
         ],
+    )
+
+
+def _remember(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    held: Checkpoint,
+    relation: int,
+    transactions: Collection[int],
+) -> None:
+    """Which transactions those were, the last ones; see `bemi.store.baselines.left_out`."""
+    left_out = sql.Identifier(schema, "left_out")
+    cursor.execute(
+        sql.SQL(
+            "insert into {} (epoch, relation, transaction_id) select %s, %s, unnest(%s::bigint[]) "
+            "on conflict do nothing"
+        ).format(left_out),
+        [held.epoch, relation, list(transactions)],
+    )
+    cursor.execute(
+        sql.SQL("delete from {} where epoch = %s and relation = %s and transaction_id < %s").format(
+            left_out
+        ),
+        [held.epoch, relation, max(transactions) - REMEMBERED],
     )

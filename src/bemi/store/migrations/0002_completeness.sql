@@ -77,6 +77,15 @@ create unique index on gaps
     (source_id, epoch, from_position, to_position, cause, coalesce(relation, 0));
 create index on gaps (relation) where relation is not null;
 
+-- The last transactions of which rules left changes of a table out: a look at the table that did
+-- not see one of them saw rows that the history knows nothing newer of.
+create table left_out (
+    epoch int not null references epochs on delete cascade,
+    relation oid not null,
+    transaction_id bigint not null,
+    primary key (epoch, relation, transaction_id)
+);
+
 -- Baselines, with what it takes to go on after the last chunk that was stored.
 create sequence baseline_chunks;
 create table baselines (
