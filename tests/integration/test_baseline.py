@@ -19,9 +19,10 @@ from bemi.capture.baseline import BaselineTaker
 from bemi.capture.ledger import BaselineBusyError, Ledger, RulesDifferError
 from bemi.capture.reading import Limits, TableReader
 from bemi.capture.setup import init
+from bemi.capture.snapshot import begin_coverage
 from bemi.config import Settings
 from bemi.embedded import Server
-from bemi.errors import SetupError, TableError
+from bemi.errors import SetupError, TableError, UnknownStateError
 from bemi.history.state import state
 from bemi.lsn import Lsn
 from bemi.rules import Rules, Skip
@@ -364,6 +365,27 @@ def test_which_changes_rules_left_out_is_known_of_the_last_ones(
     (result,) = take(backfilled, rows=20)
     assert result.error is None
     assert_state(backfilled, "public.people")
+
+
+def test_what_a_rule_leaves_out_behind_a_chunk_makes_the_state_unknown(tracked: Track) -> None:
+    """The chunk's rows may be out of date by the end, and only a new baseline tells."""
+    t = tracked(*PEOPLE)
+    settings = replace(t.settings, rules=Rules(skip=(Skip(context={"job": "backfill"}),)))
+
+    def fill_in(_name: str, done: int) -> None:
+        if done == 20:
+            with t.source.transaction():
+                for statement in BACKFILL:
+                    t.source.execute(statement.encode())
+
+    (result,) = take(settings, rows=10, recorder=Recorder(fill_in))
+    assert result.error is None
+    with pytest.raises(UnknownStateError, match="ignored"):
+        assert_state(settings, "public.people")
+    begin_coverage(settings, lambda _: None, chosen=lambda _: True)
+    (result,) = take(settings, rows=10)
+    assert (result.rows, result.updated) == (50, 1)
+    assert_state(settings, "public.people")
 
 
 def test_rows_that_move_between_the_chunks_are_whole(tracked: Track) -> None:

@@ -384,6 +384,7 @@ def advance(
     baseline is just as this one left it, and `IntervalEndedError` when its interval ended.
     """
     _hold(conn, schema, baseline.interval)
+    _outdate(conn, schema, baseline, position)
     row = conn.execute(
         sql.SQL(
             "update {} b set last_key = %s, last_position = %s, chunks = chunks + 1, "
@@ -409,6 +410,28 @@ def advance(
             fix="let one of them do it",
         )
     return _baseline(baseline.interval, row)
+
+
+def _outdate(conn: psycopg.Connection[Any], schema: str, baseline: Baseline, position: Lsn) -> None:
+    """Let a gap of what rules left out behind an earlier chunk reach behind this one too.
+
+    It may have touched the rows of that chunk, so that the state is not known at the end either.
+    """
+    if baseline.last_position is None:
+        return
+    conn.execute(
+        sql.SQL(
+            "update {} set to_position = %(behind)s where epoch = %(epoch)s "
+            "and relation = %(relation)s and cause = 'ignored' "
+            "and to_position > %(last)s and to_position < %(behind)s"
+        ).format(sql.Identifier(schema, "gaps")),
+        {
+            "behind": int(position) + 1,
+            "epoch": baseline.interval.epoch,
+            "relation": baseline.interval.relation,
+            "last": baseline.last_position,
+        },
+    )
 
 
 def finish(conn: psycopg.Connection[Any], schema: str, baseline: Baseline) -> None:
