@@ -581,6 +581,36 @@ def test_a_table_that_is_altered_meanwhile_is_begun_anew_and_the_others_go_on(
     assert_same(t.settings, "public.people", "public.q")
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "altered"),
+    [
+        ("mood", "'sad', 'ok', 'glad', 'proud'", "alter type mood rename value 'ok' to 'fine'"),
+        ("regclass", "'one', 'two', 'three', 'four'", "drop table one, two, three, four"),
+    ],
+)
+def test_a_place_to_go_on_from_that_is_no_value_any_more_begins_anew(
+    tracked: Track, key: str, values: str, altered: str
+) -> None:
+    """And the others go on: such a table never kept them from theirs."""
+    t = tracked(
+        "create type mood as enum ('sad', 'ok', 'glad', 'proud')",
+        *(f"create table {name} ()" for name in ("one", "two", "three", "four")),
+        f"create table t (k {key} primary key)",
+        "create table z (k int primary key)",
+        f"insert into t select unnest(array[{values}])::{key}",
+        "insert into z values (1)",
+    )
+    recorder, stop = stop_after(2)
+    take(t.settings, rows=2, recorder=recorder, stop=stop)
+    t.source.execute(altered.encode())
+    first, other = take(t.settings, rows=2)
+    assert first.table == "public.t"
+    assert "no value of it any more" in (first.error or "")
+    assert (other.table, other.error) == ("public.z", None)
+    (again,) = take(t.settings, rows=2)
+    assert (again.table, again.error) == ("public.t", None)
+
+
 def test_a_table_that_is_renamed_meanwhile_goes_on(tracked: Track) -> None:
     t = tracked(*PEOPLE)
 

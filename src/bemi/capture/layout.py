@@ -77,6 +77,10 @@ class Layout(msgspec.Struct, frozen=True):
             step,
         )
 
+    def place(self) -> bytes:
+        """The values of the paging columns alone, read as what they are."""
+        return b"select " + self._parameters(0)
+
     def by_keys(self, count: int) -> bytes:
         """The rows with so many values of the paging columns."""
         width = len(self.paging)

@@ -50,7 +50,10 @@ _RENAMES: Final = 3
 
 
 class AlteredError(TableError):
-    """The table has other columns, types or another key than when its rows were begun with."""
+    """The table has other columns, types or another key than when its rows were begun with.
+
+    Or one of its types has other values.
+    """
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -335,8 +338,13 @@ class Look:
         self.table = layout.table
 
     def page(self, after: tuple[bytes, ...] | None, limits: Limits) -> Page:
-        """The rows that come next in the order of the paging columns."""
+        """The rows that come next in the order of the paging columns.
+
+        Raises `AlteredError` where `after` is no value of theirs any more.
+        """
         layout, tempo, relation = self._layout, self._tempo, self.table.oid
+        if after is not None:
+            self._require_place(after)
         found: list[ReadRow] = []
         size = 0
         step = tempo.steps.get(relation, _FIRST_STEP)
@@ -364,6 +372,17 @@ class Look:
             step = tempo.steps[relation] = _next_step(step, came)
         tempo.patience = _PATIENCE
         return Page(found, after, exhausted)
+
+    def _require_place(self, after: tuple[bytes, ...]) -> None:
+        """A label of an enum may have been renamed, what a regclass names dropped."""
+        try:
+            self._session.rows(self._layout.place(), *after)
+        except (psycopg.DataError, psycopg.ProgrammingError) as error:
+            raise AlteredError(
+                f"the type of a key of {_shown(self.table)} was altered: the key that its"
+                " baseline got to is no value of it any more",
+                fix="run `bemi snapshot` again: its baseline begins anew",
+            ) from error
 
     def everything(self) -> Iterator[list[ReadRow]]:
         """All rows, a few at a time."""
