@@ -336,6 +336,29 @@ def test_rewritten_by_ddl(at: Covered) -> None:
     assert gap["from_position"] < gap["to_position"]
 
 
+def test_rewritten_by_ddl_and_seen_by_a_baseline_first(at: Covered) -> None:
+    """The worker finds the version known already, and never tells what was rewritten before it."""
+    at.source.execute("alter table t add n int")
+    at.source.execute("insert into t values (1, 'a', 1), (2, 'b', 2)")
+    at.catch_up()
+    at.source.execute("alter table t alter n type int using n * 100")
+    altered, _ = at.now()
+    take(at.settings, chosen=lambda _: True)
+    at.source.execute("insert into t values (3, 'c', 3)")
+    position, rows = at.now()
+    at.catch_up()
+    (gap,) = at.query("select * from bemi.missing")
+    assert (gap["cause"], gap["columns"]) == ("rewrite", ["n"])
+    assert gap["from_position"] < altered < gap["to_position"] < position
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        flags = {
+            row.key: row.flags
+            for row in state(conn, "bemi", at.settings.source, "public.t", altered)
+        }
+    assert flags == {"1": {"stale:n"}, "2": {"stale:n"}}
+    assert at.state(position) == rows
+
+
 # --- what is not claimed
 
 

@@ -24,7 +24,7 @@ from bemi.config import Settings
 from bemi.connections import connect, explained, make_lasting
 from bemi.errors import BemiError, PassingError, SetupError
 from bemi.lsn import Lsn
-from bemi.store import baselines, images, sources, versions
+from bemi.store import baselines, gaps, images, sources, versions
 from bemi.store import checkpoint as checkpoints
 from bemi.store import rules as rules_store
 from bemi.store.baselines import Baseline, Counts, Interval, Touched
@@ -378,10 +378,10 @@ class Ledger:
         if known and known[-1].alike(found):
             return
         place = (self.epoch.epoch, int(moment.position), 1)
+        found = msgspec.structs.replace(found, place=place)
         with self._conn.cursor() as cursor:
-            versions.insert(
-                cursor, self._schema, self._source_id, msgspec.structs.replace(found, place=place)
-            )
+            versions.insert(cursor, self._schema, self._source_id, found)
+            gaps.record_rewrite(cursor, self._schema, self._source_id, known, found)
 
 
 class Chunk:

@@ -141,7 +141,7 @@ class Writer:
             known = versions.read(cursor, self._schema, source_id, relation).get(relation, [])
             if not known or not known[-1].alike(version) or rewritten(known[-1], version):
                 versions.insert(cursor, self._schema, source_id, version)
-                gaps.record_rewrite(cursor, self._schema, self._held, known, version)
+                gaps.record_rewrite(cursor, self._schema, source_id, known, version)
                 known.append(version)
             self._completer.described(relation, known)
 

@@ -49,7 +49,7 @@ def record_skipped(
 def record_rewrite(
     cursor: psycopg.Cursor[Any],
     schema: str,
-    held: Checkpoint,
+    source_id: int,
     known: Sequence[StoredVersion],
     version: StoredVersion,
 ) -> None:
@@ -61,7 +61,7 @@ def record_rewrite(
     older = [
         each
         for each in known
-        if each.place[0] == held.epoch and each.read_position <= version.place[1]
+        if each.place[0] == version.place[0] and each.read_position <= version.place[1]
     ]
     if not older:
         return
@@ -76,8 +76,8 @@ def record_rewrite(
             "on conflict do nothing"
         ).format(sql.Identifier(schema, "gaps")),
         [
-            held.source_id,
-            held.epoch,
+            source_id,
+            version.place[0],
             version.relation,
             older[-1].read_position,
             max(version.read_position, version.place[1]),
