@@ -22,7 +22,7 @@ from bemi.capture.setup import init
 from bemi.capture.snapshot import begin_coverage
 from bemi.config import Settings
 from bemi.embedded import Server
-from bemi.errors import SetupError, TableError, UnknownStateError
+from bemi.errors import PassingError, SetupError, TableError, UnknownStateError
 from bemi.history.state import state
 from bemi.lsn import Lsn
 from bemi.rules import Rules, Skip
@@ -581,6 +581,47 @@ def test_a_table_that_is_altered_meanwhile_is_begun_anew_and_the_others_go_on(
     assert_same(t.settings, "public.people", "public.q")
 
 
+def test_a_destination_that_stalls_keeps_no_transaction_open_on_the_source(
+    tracked: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at a table in one piece is given up, and taken again."""
+    t = tracked(
+        "create table notes (n int)",
+        "insert into notes select generate_series(1, 5)",
+        full=["*.notes"],
+    )
+    monkeypatch.setattr(baseline, "_OPEN", 0.1)
+    look, in_one_piece = TableReader._open, BaselineTaker._in_one_piece
+    stalling = psycopg.connect(t.settings.destination_url)
+    given_up: list[PassingError] = []
+
+    def stalled(self: TableReader, relation: int, at_once: bool) -> Any:
+        if not given_up:
+            stalling.execute("select from bemi.checkpoints for update")
+        return look(self, relation, at_once)
+
+    def watched(self: BaselineTaker, *arguments: Any) -> Any:
+        try:
+            return in_one_piece(self, *arguments)
+        except PassingError as error:
+            given_up.append(error)
+            raise
+
+    monkeypatch.setattr(TableReader, "_open", stalled)
+    monkeypatch.setattr(BaselineTaker, "_in_one_piece", watched)
+    results: list[Any] = []
+    taking = threading.Thread(target=lambda: results.extend(take(t.settings)))
+    taking.start()
+    try:
+        until(lambda: given_up, 30, "the look is given up")
+        assert _open_on(t.source) == 0
+    finally:
+        stalling.close()
+        taking.join()
+    assert [(result.rows, result.error) for result in results] == [(5, None)]
+    assert_state(t.settings, "public.notes")
+
+
 @pytest.mark.parametrize(
     ("key", "values", "altered"),
     [
@@ -962,6 +1003,16 @@ def worker_of(settings: Settings) -> Iterator[None]:
 
 def as_role(settings: Settings, role: str) -> Settings:
     return replace(settings, source_url=make_conninfo(settings.source_url, user=role, password="x"))
+
+
+def _open_on(conn: psycopg.Connection[Any]) -> int:
+    """How many other sessions hold back what vacuum may take away."""
+    row = conn.execute(
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and state = 'idle in transaction' and backend_xmin is not null"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def oid_of(conn: psycopg.Connection[Any], relation: str) -> int:

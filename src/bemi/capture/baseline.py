@@ -19,6 +19,7 @@ known images: what differs, changed while nobody looked, and becomes a change fl
 
 import contextlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ from bemi.capture.ledger import Chunk, Ledger, Subject, transaction_of
 from bemi.capture.reading import AlteredError, Limits, Moment, TableReader
 from bemi.change import UNCHANGED, Change, Operation, Row
 from bemi.config import Settings
-from bemi.errors import TableError
+from bemi.errors import PassingError, TableError
 from bemi.store.baselines import Baseline, Interval, Touched
 from bemi.store.images import Image
 
@@ -42,6 +43,10 @@ _LONGEST_PAUSE: Final = 0.25
 
 _PATIENCE: Final = 2.0
 """Seconds of waiting for the worker after which it is told how far behind the history is."""
+
+_OPEN: Final = 30.0
+"""Seconds that a look stays open until the worker has got to it: it holds back the source's vacuum,
+and can be taken again."""
 
 _TRIES: Final = 20
 """Looks at a table that come to nothing, because of changes whose rows can't be told."""
@@ -286,7 +291,7 @@ class BaselineTaker:
             # So that the look itself does not have to wait for long.
             self._await(self._reader.mark())
             with self._reader.look(subject.table.oid, at_once=True) as look:
-                self._await(look.moment)
+                self._await(look.moment, within=_OPEN)
                 missed = self._ledger.touched(subject.interval, look.moment, None)
                 keep = None
                 if not self._ledger.left_out(subject.interval, look.moment):
@@ -372,13 +377,18 @@ class BaselineTaker:
         ]
         return [row for row in rows if row is not None]
 
-    def _await(self, moment: Moment) -> None:
-        """Wait until the history has all that was committed before the moment's place."""
+    def _await(self, moment: Moment, *, within: float = math.inf) -> None:
+        """Wait until the history has all that was committed before the moment's place.
+
+        Raises `PassingError` when that takes longer than `within` seconds.
+        """
         pause = _FIRST_PAUSE
         began = time.monotonic()
         while (position := self._ledger.position()) <= moment.position:
             if time.monotonic() - began > _PATIENCE:
                 self._reports.waiting(_behind(moment.position - position))
+            if time.monotonic() - began > within:
+                raise PassingError(_behind(moment.position - position))
             self._captures()
             self._stop.wait(pause)
             self._heed_stop()
