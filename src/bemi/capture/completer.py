@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 import psycopg
 
-from bemi.capture.keys import stored_key
+from bemi.capture.keys import key_as_stored
 from bemi.capture.values import JSON, text_form, text_of_text_form
 from bemi.change import UNCHANGED, Change, Operation, Row, Skipped, Table, Unchanged, Value
 from bemi.rules import NO_RULES, Rules, TableRules
@@ -270,8 +270,7 @@ class Completer:
         return key
 
     def _key(self, table: Table, row: Row) -> str | None:
-        key, _ = stored_key(table, row)
-        return None if key is None else key.decode(self._encoding, "backslashreplace")
+        return key_as_stored(table, row, self._encoding)
 
     def _names_of(self, table: Table) -> tuple[str, ...]:
         """All names under which the history may have the table's rows."""

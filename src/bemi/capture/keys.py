@@ -32,3 +32,17 @@ def stored_key(table: Table, row: Row) -> tuple[bytes | None, bool]:
     if key is None or len(key) <= MAX_KEY:
         return key, False
     return b"sha256:" + hashlib.sha256(key).hexdigest().encode(), True
+
+
+def key_as_stored(table: Table, row: Row, encoding: str) -> str | None:
+    """The key under which the store has a row with these values, which are in `encoding`.
+
+    The encoder measures and digests it in UTF-8, with `\\xNN` for bytes that are no text.
+    """
+    values = list(row)
+    for at in table.key:
+        value = values[at]
+        if isinstance(value, bytes) and not value.isascii():
+            values[at] = value.decode(encoding, "backslashreplace").encode()
+    key, _ = stored_key(table, tuple(values))
+    return None if key is None else key.decode()

@@ -14,7 +14,7 @@ import psycopg
 
 from bemi.capture.completer import Completer
 from bemi.capture.encoder import Encoder
-from bemi.capture.keys import stored_key
+from bemi.capture.keys import key_as_stored
 from bemi.capture.layout import ReadRow, shape_of
 from bemi.capture.masker import Masker
 from bemi.capture.protocol import postgres_time
@@ -273,15 +273,7 @@ class Ledger:
 
     def key(self, table: Table, row: Row) -> str:
         """A row's key as it is stored."""
-        if self._encoding != "utf-8":
-            row = tuple(
-                value.decode(self._encoding, "backslashreplace").encode()
-                if isinstance(value, bytes) and at in table.key
-                else value
-                for at, value in enumerate(row)
-            )
-        key, _ = stored_key(table, row)
-        return "" if key is None else key.decode("utf-8", "backslashreplace")
+        return key_as_stored(table, row, self._encoding) or ""
 
     def begin(self, subject: Subject) -> Baseline:
         """The baseline to go on with, or a new one."""
