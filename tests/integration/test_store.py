@@ -13,6 +13,7 @@ from bemi.capture import sink
 from bemi.capture.completer import Completer
 from bemi.capture.encoder import Encoder
 from bemi.capture.sink import Sink
+from bemi.capture.writer import Piece, Writer
 from bemi.change import Change, Column, Committed, Operation, Stretch, Table, Transaction
 from bemi.errors import FencedError, SetupError, StoreVersionError
 from bemi.lsn import Lsn
@@ -562,6 +563,49 @@ def test_a_transaction_larger_than_any_piece_appears_at_once(
         watcher.join(10)
     assert at.store.execute("select count(*) from bemi.changes").fetchone() == (3000,)
     assert seen <= {0, 3000}
+
+
+def test_a_transaction_of_many_contexts_takes_no_memory_for_each(
+    fed: Callable[[], Fed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that are used, of those that rules left nothing of, and of the one that goes on."""
+    monkeypatch.setattr(sink, "PIECE_BYTES", 300)
+    store, held = Writer.store, []
+
+    def watched(self: Writer, piece: Piece) -> None:
+        store(self, piece)
+        held.append(sum(len(each) for each in vars(self).values() if isinstance(each, dict | set)))
+
+    monkeypatch.setattr(Writer, "store", watched)
+    at = fed()
+    begun, at.end = at.end + 0x100, at.end + 0x200
+    transaction = Transaction(Lsn(begun), 0, 0, 700)
+    for ordinal in range(1, 101):
+        for told in (2 * ordinal, 2 * ordinal + 1):
+            at.sink.put(Stretch(transaction, told, b'{"told": %d}' % told))
+        for number in (1, 2):
+            at.sink.put(
+                Change(
+                    transaction,
+                    at._table,
+                    Operation.CREATE,
+                    begun - 8,
+                    2 * ordinal + number,
+                    2 * ordinal + number - 2,
+                    2 * ordinal + 1,
+                    None,
+                    (b"1" * 200,),
+                )
+            )
+        until(lambda: not at.sink.full(), 10, "the sink takes more")
+    at.sink.put(Committed(transaction, Lsn(at.end), 200))
+    at.store_all()
+    assert len(held) > 50
+    assert max(held) <= 2
+    found = at.store.execute(
+        "select (context ->> 'told')::int, count(*) from bemi.changes group by 1 order by 1"
+    ).fetchall()
+    assert found == [(2 * ordinal + 1, 2) for ordinal in range(1, 101)]
 
 
 def test_half_a_transaction_is_never_stored(

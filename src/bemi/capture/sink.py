@@ -298,6 +298,7 @@ class Sink:
     def _hand_over(self, *, ends: bool = False) -> None:
         piece, self._piece = self._piece, Piece()
         self._split = not ends
+        piece.going_on = self._context[1]
         if ends:
             piece.position = self._handed_over = self._reached
             piece.committed_at = self._committed_at

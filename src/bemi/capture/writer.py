@@ -65,6 +65,8 @@ class Piece(msgspec.Struct):
     position: Lsn | None = None
     committed_at: int | None = None
     next_context: int = 0
+    going_on: int = 0
+    """The context that the next piece's changes may have, too, where it does not commit."""
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.skipped or self.ddl)
@@ -174,4 +176,9 @@ class Writer:
         if piece.position is not None:
             self._untold.clear()
             self._used.clear()
+        else:
+            # Those before are over, in a transaction of any number of them.
+            self._used &= {piece.going_on}
+            for each in self._untold.keys() - {piece.going_on}:
+                del self._untold[each]
         return told
