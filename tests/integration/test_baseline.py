@@ -965,6 +965,42 @@ def test_a_table_without_a_key_is_stored_anew(tracked: Track) -> None:
     assert_same(t.settings, "public.notes")
 
 
+def test_a_table_without_a_key_is_never_there_twice(tracked: Track) -> None:
+    """Where its state was known, the rows that are stored anew stand for it from there on."""
+    t = tracked("create table notes (n int)", full=("notes",))
+    t.source.execute("insert into notes values (1), (1), (2)")
+    t.catch_up()
+    for removed in (1, 2):
+        (before,) = t.query("select position from bemi.checkpoints")
+        take(t.settings, chosen=lambda _: True)
+        assert_state(t.settings, "public.notes")
+        t.source.execute("delete from notes where n = %s", [removed])
+        t.catch_up()
+        assert_state(t.settings, "public.notes")
+        with psycopg.connect(t.settings.destination_url) as conn:
+            rows = state(
+                conn, "bemi", t.settings.source, "public.notes", Lsn(before["position"] - 1)
+            )
+            assert len(list(rows)) == {1: 3, 2: 1}[removed], "as it was before"
+    assert take(t.settings) == [], "all have theirs"
+
+
+def test_a_table_without_a_key_that_was_empty_when_it_was_tracked_again(tracked: Track) -> None:
+    t = tracked("create table notes (n int)", full=("notes",))
+    t.source.execute("insert into notes values (1)")
+    t.catch_up()
+    t.source.execute("alter publication bemi drop table notes")
+    t.source.execute("truncate notes")
+    t.source.execute("alter publication bemi add table notes")
+    assert begin_coverage(t.settings, lambda _: None) == ()
+    t.source.execute("insert into notes values (2)")
+    t.catch_up()
+    (result,) = take(t.settings)
+    assert (result.compared, result.rows) == (True, 1)
+    assert_state(t.settings, "public.notes")
+    assert take(t.settings) == [], "all have theirs"
+
+
 # --- in a worker -----------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import psycopg
 
 from bemi.config import Settings
 from tests.integration.conftest import Track
-from tests.support.baselines import assert_same, history
+from tests.support.baselines import assert_same, assert_state, history
 from tests.support.tracked import Tracked
 from tests.support.tracking import environment
 from tests.support.waiting import until
@@ -58,6 +58,13 @@ def test_it_tells_what_it_stored(tracked: Track) -> None:
         "every table that is tracked has its baseline\n",
     )
     assert_same(t.settings, "public.people", "public.q")
+
+
+def test_a_table_without_a_key_is_stored_anew_once(tracked: Track) -> None:
+    t = tracked("create table notes (n int)", full=("notes",))
+    t.source.execute("insert into notes values (5)")
+    assert bemi(t.settings, "snapshot", "--again")[0] == 0
+    assert_state(t.settings, "public.notes")
 
 
 def test_globs_choose_and_json_is_for_programs(tracked: Track) -> None:

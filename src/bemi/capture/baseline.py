@@ -160,7 +160,8 @@ class BaselineTaker:
         except AlteredError as error:
             self._ledger.give_up(baseline, str(error))
             raise
-        self._ledger.finish(baseline)
+        if subject.stored.key:
+            self._ledger.finish(baseline)
         return Result(
             table=interval.name,
             rows=baseline.rows,
@@ -298,7 +299,10 @@ class BaselineTaker:
                     keep = self._keeper(subject, missed)
                 if keep is not None:
                     with self._ledger.writing(baseline, subject, look.moment) as chunk:
-                        return self._copy(chunk, subject, look.moment, look.everything(), keep)
+                        baseline = self._copy(chunk, subject, look.moment, look.everything(), keep)
+                        if not subject.stored.key:
+                            self._ledger.finish(baseline, replaces=True)
+                    return baseline
             tries = self._try_again(tries, subject)
 
     def _copy(

@@ -331,9 +331,10 @@ def begin_anew(
     if not wait_for_writers(source, relation, time.monotonic() + patience):
         return False
     with explained("destination"):
-        return intervals.begin_anew(
+        anew = intervals.begin_anew(
             destination, schema, interval_id, at=position, cause="begun_anew"
         )
+    return anew is not None
 
 
 def _part_rules(

@@ -312,10 +312,10 @@ class Ledger:
                     self._describe(subject.table, moment)
                 yield Chunk(self._conn, self._schema, self._encoder, baseline, moment, context_id)
 
-    def finish(self, baseline: Baseline) -> None:
-        """From the last chunk on, all rows of the table are known."""
+    def finish(self, baseline: Baseline, *, replaces: bool = False) -> None:
+        """From the last chunk on, all rows of the table are known; see `baselines.finish`."""
         with explained("destination"):
-            baselines.finish(self._conn, self._schema, baseline)
+            baselines.finish(self._conn, self._schema, baseline, replaces=replaces)
 
     def give_up(self, baseline: Baseline, reason: str) -> None:
         with explained("destination"):

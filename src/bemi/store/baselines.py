@@ -15,6 +15,7 @@ from bemi.errors import BemiError
 from bemi.lsn import Lsn
 from bemi.store import gaps
 from bemi.store.copy import copy_rows
+from bemi.store.coverage import begin_anew
 from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS
 
 
@@ -434,22 +435,34 @@ def _outdate(conn: psycopg.Connection[Any], schema: str, baseline: Baseline, pos
     )
 
 
-def finish(conn: psycopg.Connection[Any], schema: str, baseline: Baseline) -> None:
-    """All rows are stored: from the last chunk on, the table's state is known."""
+def finish(
+    conn: psycopg.Connection[Any], schema: str, baseline: Baseline, *, replaces: bool = False
+) -> None:
+    """All rows are stored: from the last chunk on, the table's state is known.
+
+    `replaces`: they stand for all rows of before, of a table without a key. So a state that was
+    known ends with the interval there and begins with the next one, in the transaction that
+    stores the rows: nobody may count them twice.
+    """
+    position, interval_id = baseline.last_position or 0, baseline.interval.interval_id
     with conn.transaction():
         _hold(conn, schema, baseline.interval)
+        if replaces and baseline.interval.state_position is not None:
+            anew = begin_anew(conn, schema, interval_id, at=Lsn(position), cause="begun_anew")
+            interval_id = interval_id if anew is None else anew
         conn.execute(
             sql.SQL(
                 "update {} set state_position = %s, state_by = 'baseline' "
                 "where interval_id = %s and state_position is null"
             ).format(sql.Identifier(schema, "intervals")),
-            [baseline.last_position, baseline.interval.interval_id],
+            [position, interval_id],
         )
         conn.execute(
             sql.SQL(
-                "update {} set finished_at = now(), updated_at = now() where baseline_id = %s"
+                "update {} set finished_at = now(), updated_at = now(), interval_id = %s "
+                "where baseline_id = %s"
             ).format(sql.Identifier(schema, "baselines")),
-            [baseline.baseline_id],
+            [interval_id, baseline.baseline_id],
         )
 
 

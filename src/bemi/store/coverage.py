@@ -195,11 +195,11 @@ def rename(
 
 def begin_anew(
     conn: psycopg.Connection[Any], schema: str, interval_id: int, *, at: Lsn, cause: str
-) -> bool:
+) -> int | None:
     """End an open interval at `at` and begin the next one there, whose state is not known.
 
     So that a baseline tells the state again, where the one before does not any more. Nothing is
-    missing in between. Whether the interval was still open, and began before.
+    missing in between. The next interval's id; None if it was not open, or did not begin before.
     """
     row = conn.execute(
         sql.SQL(
@@ -216,7 +216,7 @@ def begin_anew(
         ).format(intervals=sql.Identifier(schema, "intervals")),
         {"at": int(at), "cause": cause, "id": interval_id},
     ).fetchone()
-    return row is not None
+    return None if row is None else int(row[0])
 
 
 def split(
