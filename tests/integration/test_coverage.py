@@ -21,7 +21,7 @@ from bemi.errors import GapError, PassingError, UnknownStateError
 from bemi.history.moments import Position, resolve
 from bemi.history.state import state
 from bemi.lsn import Lsn
-from bemi.rules import Rules, Skip
+from bemi.rules import NO_RULES, Rules, Skip
 from tests.conftest import MakeDatabase
 from tests.support.baselines import take
 from tests.support.tracked import Row, Tracked
@@ -113,6 +113,15 @@ def at(databases: tuple[str, str]) -> Iterator[Covered]:
 
 
 @pytest.fixture
+def keyless(databases: tuple[str, str]) -> Iterator[Covered]:
+    with psycopg.connect(databases[0], autocommit=True) as conn:
+        conn.execute("create table k (x float8)")
+    found = Covered(track(*databases, schemas=["public"], full=["*.k"]))
+    yield found
+    found.close()
+
+
+@pytest.fixture
 def make_role(server: Server) -> Iterator[MakeRole]:
     """Makes roles, which are dropped after the test; what they own is in its databases."""
     made: list[str] = []
@@ -188,6 +197,132 @@ def test_a_table_without_a_key_is_a_multiset(databases: tuple[str, str]) -> None
     for position, rows in moments:
         assert at.state(position) == rows
     at.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["insert into k values (5)", "update k set x = '-0'"],
+        [
+            "insert into k values (5), ('1e20'), ('1e-7'), ('-0'), (0), ('NaN')",
+            "update k set x = '-0' where x > 1",
+            "update k set x = 5 where x = 0",
+            "delete from k where x = 'NaN' or x = '1e-7'",
+        ],
+        [
+            "alter table k add j jsonb",
+            "insert into k values (1, 'null'), (1, null), (2, 'null'), (3, '{\"a\": 1.10}')",
+            "update k set j = null where x = 2",
+            "delete from k where j is null and x = 1",
+        ],
+        ["insert into k values (5)", "alter table k add y int", "delete from k"],
+        [
+            "insert into k values (5), (6), (5)",
+            "alter table k add y text",
+            "alter table k rename x to z",
+            "insert into k values (5, null), (5, 'a')",
+            "delete from k where z = 5 and y is null",
+            "alter table k add x int",
+            "alter table k drop z",
+            "update k set x = 1 where y = 'a'",
+            "delete from k where y is null",
+        ],
+    ],
+)
+def test_a_row_without_a_key_is_found_in_any_form_and_shape(
+    keyless: Covered, statements: list[str]
+) -> None:
+    """The form in which a value is stored follows from the change; the columns may be others."""
+    moments = []
+    for statement in statements:
+        keyless.source.execute(statement.encode())
+        if not statement.startswith("alter"):
+            moments.append(keyless.now("k"))
+        keyless.catch_up()
+    for position, rows in moments:
+        found: Counter[str] = Counter()
+        for row, count in keyless.state(position, "public.k").items():
+            # As `to_jsonb` has them: here a value that was set to -0, or from it, is text.
+            found[row.replace('"-0"', "0").replace('"5"', "5")] += count
+        assert found == rows
+
+
+def test_rows_without_a_key_that_do_not_match_are_refused(keyless: Covered) -> None:
+    keyless.settings = replace(keyless.settings, rules=Rules(ignore=("k.seen",)))
+    keyless.source.execute("alter table k add seen int")
+    keyless.source.execute("insert into k values (5, 1), (6, 1)")
+    keyless.catch_up()
+    keyless.source.execute("update k set seen = 2")
+    keyless.source.execute("delete from k where x = 5")
+    lost, _ = keyless.now("k")
+    keyless.catch_up()
+    keyless.refuses(lost, "which rows went can't be told", "public.k")
+    take(keyless.settings, chosen=lambda _: True)
+    keyless.source.execute("delete from k")
+    position, rows = keyless.now("k")
+    keyless.catch_up()
+    assert keyless.state(position, "public.k") == rows
+
+
+@pytest.mark.parametrize("rules", [Rules(mask=("k.x",)), Rules(exclude=("k.x",)), Rules()])
+def test_rows_without_a_key_that_are_stored_otherwise_are_unknown(
+    keyless: Covered, rules: Rules
+) -> None:
+    """Where one mask stands for many values, what went is not found by it."""
+    masked = replace(keyless.settings, rules=Rules(hash=("k.x",)), hash_key="k" * 20)
+    if rules == NO_RULES:
+        keyless.settings = masked
+    keyless.source.execute("insert into k values (5), (6)")
+    known, rows = keyless.now("k")
+    keyless.catch_up()
+    keyless.settings = replace(keyless.settings, rules=rules)
+    keyless.source.execute("delete from k where x = 5; insert into k values (7)")
+    lost, _ = keyless.now("k")
+    keyless.catch_up()
+    assert len(keyless.state(known, "public.k")) == len(rows)
+    keyless.refuses(lost, "no baseline", "public.k")
+
+
+@pytest.mark.parametrize("rules", [Rules(mask=("t.id",)), Rules(exclude=("t.id",))])
+def test_rows_whose_key_is_hidden_are_refused_once_one_is_changed(
+    at: Covered, rules: Rules
+) -> None:
+    """Under DEFAULT nothing tells which row an update or a delete was of."""
+    at.settings = replace(at.settings, rules=rules)
+    at.catch_up()
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    known, rows = at.now()
+    at.source.execute("update t set v = 'c' where id = 1")
+    lost, _ = at.now()
+    at.catch_up()
+    assert sum(at.state(known).values()) == sum(rows.values())
+    at.refuses(lost, "which rows went can't be told")
+    take(at.settings, chosen=lambda _: True)
+    known, rows = at.now()
+    at.source.execute("delete from t where id = 1")
+    lost, _ = at.now()
+    at.catch_up()
+    assert sum(at.state(known).values()) == sum(rows.values())
+    at.refuses(lost, "which rows went can't be told")
+
+
+def test_a_value_without_a_key_that_ddl_may_have_rewritten_is_stale(keyless: Covered) -> None:
+    """However new a row that looks the same is."""
+    keyless.source.execute("insert into k values (5)")
+    keyless.catch_up()
+    keyless.source.execute("alter table k alter x type float8 using x + 1")
+    keyless.source.execute("insert into k values (5), (6)")
+    keyless.source.execute("delete from k where x = 5")
+    keyless.catch_up()
+    _, rows = keyless.now("k")
+    with psycopg.connect(keyless.settings.destination_url) as conn:
+        (end,) = conn.execute("select position from bemi.checkpoints").fetchone() or (0,)
+        found = [
+            (json.loads(bytes(row.image)), row.flags)
+            for row in state(conn, "bemi", keyless.settings.source, "public.k", Lsn(end - 1))
+        ]
+    assert sum(rows.values()) == len(found)
+    assert ({"x": 5}, frozenset({"stale:x"})) in found
 
 
 # --- each cause of a gap: what is lost lies inside of it, and states there are refused

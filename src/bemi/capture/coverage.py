@@ -378,10 +378,13 @@ def _part_rules(
 
 
 def _key_as_stored(version: intervals.RulesVersion, table: StoredVersion) -> object:
-    """What the rules make of the columns of a table's key."""
+    """What the rules make of the columns of a table's key, or of all where it has none."""
     columns = [column.name for column in table.columns]
     key = [columns.index(name) for name in table.primary_key if name in columns]
     rules = version.rules.for_table(table.schema, table.table, columns)
+    if (rules.exclude | rules.mask) & set(key):
+        key = []
+    key = key or list(range(len(columns)))
     return [rules.treatment(at) for at in key], version.digest if rules.hash & set(key) else ""
 
 

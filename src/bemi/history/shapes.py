@@ -17,33 +17,59 @@ _encode: Final = msgspec.json.Encoder().encode
 _NULL: Final = msgspec.Raw(b"null")
 
 
-def shaped(
-    shapes: Sequence[Shape], image: msgspec.Raw, flags: Set[str], place: tuple[int, int]
-) -> tuple[msgspec.Raw, Set[str]]:
-    """A row as a change at `place` left it, and that change's flags, in the last of the shapes."""
-    was = next((each for each in reversed(shapes) if each.place <= place), None)
-    if was is None or was.columns == (now := shapes[-1]).columns:
-        return image, flags
-    values = _decode(image)
+class Source(msgspec.Struct, frozen=True):
+    """Where an image has the value of a column; where it has none, that is null.
+
+    `filled`: it may be another, which nothing told: that of a default, or of a column that had
+    another name.
+    """
+
+    called: str
+    source: str | None
+    filled: bool
+
+
+def shape_at(shapes: Sequence[Shape], place: tuple[int, int]) -> Shape | None:
+    return next((each for each in reversed(shapes) if each.place <= place), None)
+
+
+def sources(was: Shape, now: Shape) -> list[Source]:
+    """Where the images of one shape have the columns of another."""
     numbers = {column.number: column for column in was.columns if column.number}
     names = {column.name: column for column in was.columns}
-    found: dict[str, msgspec.Raw] = {}
-    called: dict[str, str] = {}
+    found = []
     for column in now.columns:
         before = numbers.get(column.number)
         namesake = names.get(column.name)
         if before is None and namesake is not None and not (namesake.number and column.number):
             before = namesake
         if before is not None:
-            called[before.name] = column.name
-            if before.name in values:
-                found[column.name] = values[before.name]
-        elif namesake is None and column.name in values:
+            found.append(Source(column.name, before.name, filled=True))
+        else:
             # What a baseline read was newer than the shape that is known.
-            found[column.name] = values[column.name]
+            source = column.name if namesake is None else None
+            found.append(Source(column.name, source, column.filled or not column.number))
+    return found
+
+
+def shaped(
+    shapes: Sequence[Shape], image: msgspec.Raw, flags: Set[str], place: tuple[int, int]
+) -> tuple[msgspec.Raw, Set[str]]:
+    """A row as a change at `place` left it, and that change's flags, in the last of the shapes."""
+    was = shape_at(shapes, place)
+    if was is None or was.columns == (now := shapes[-1]).columns:
+        return image, flags
+    values = _decode(image)
+    found: dict[str, msgspec.Raw] = {}
+    called: dict[str, str] = {}
+    for column in sources(was, now):
+        if column.source is not None:
+            called[column.source] = column.called
+        if column.source in values:
+            found[column.called] = values[column.source]
         elif not column.filled:
-            found[column.name] = _NULL
-    gone = names.keys() - called.keys()
+            found[column.called] = _NULL
+    gone = {column.name for column in was.columns} - called.keys()
     kept = {
         f"{word}:{called.get(name, name)}" if name else word
         for word, _, name in (flag.partition(":") for flag in flags)

@@ -2,8 +2,9 @@
 
 Of a table with a key, each row is what its last change left, after the last TRUNCATE; a change
 of the key ends the row under the old one. Of a table without a key the rows are a multiset: what
-came less what went. Both begin where the interval of coverage does in which the position lies.
-A partitioned table has the rows of the tables that were its partitions then.
+came less what went, refused where it can't be told what went. Both begin where the interval of
+coverage does in which the position lies. A partitioned table has the rows of the tables that were
+its partitions then.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,10 @@ from typing import Any, Final, LiteralString
 import msgspec
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from bemi.errors import UnknownStateError
+from bemi.history import multiset
 from bemi.history.shapes import shaped
 from bemi.lsn import Lsn
 from bemi.store import shapes
@@ -156,7 +159,8 @@ _KEYED: Final[LiteralString] = """
     ) each
     order by key, commit_position desc, ordinal desc, half desc
 )
-select key, image::text, flags, commit_position, ordinal from last where image is not null
+select key, image::text, flags, commit_position, ordinal, commit_position
+from last where image is not null
 """
 
 # Backwards from a change that lacks values, to where its row came to be.
@@ -167,22 +171,6 @@ from {changes}
 where {its} and (primary_key = %(key)s or previous_key = %(key)s)
     and (commit_position, ordinal) <= (%(at)s, %(nth)s)
 order by commit_position desc, ordinal desc
-"""
-
-_KEYLESS: Final[LiteralString] = """
-{present}, moved as (
-    select after as image, 1 as n, flags, commit_position, ordinal from present
-    where after is not null
-    union all
-    select coalesce(before, after || changed), -1, null, null, null from present
-    where operation in ('UPDATE', 'DELETE')
-)
-select null, image::text, flags, commit_position, ordinal
-from (
-    select image::text as image, sum(n) as n, max(flags) as flags,
-        max(commit_position) as commit_position, max(ordinal) as ordinal
-    from moved group by 1
-) left_over, generate_series(1, n)
 """
 
 
@@ -353,10 +341,17 @@ class _Asked:
                 " (key_changed)",
                 fix="`bemi snapshot` takes a new baseline, behind which it is",
             )
-        return _Part(called.relation, name, tables, keyed, self._epoch, start, known, found)
+        part = _Part(called.relation, name, tables, keyed, self._epoch, start, known, found)
+        if not keyed and self._ask(multiset.UNTOLD, **self._given(part)) == [(True,)]:
+            raise UnknownStateError(
+                f"{name} at {self._position} is not known: it has no key by which rows are"
+                " followed, and which rows went can't be told",
+                fix="`bemi snapshot --again` takes a new baseline, behind which it is",
+            )
+        return part
 
-    def rows(self, part: _Part) -> Iterator[StateRow]:
-        given = {
+    def _given(self, part: _Part) -> dict[str, object]:
+        return {
             "source_id": self._source_id,
             "relation": part.relation,
             "epoch": part.epoch,
@@ -364,13 +359,17 @@ class _Asked:
             "tables": part.tables,
             # Without keys, what went before the state was known can't be told from what stayed.
             "start": part.start if part.keyed else part.known,
+            "shapes": Jsonb(multiset.by_place(part.shapes)),
         }
+
+    def rows(self, part: _Part) -> Iterator[StateRow]:
+        given = self._given(part)
         stale = self._ask(_STALE, **given)
-        query = self._statement(_KEYED if part.keyed else _KEYLESS)
+        query = self._statement(_KEYED if part.keyed else multiset.ROWS)
         with self._conn.cursor(f"bemi_state_{part.relation}") as cursor:
             cursor.itersize = _FETCH
             cursor.execute(query, given)
-            for key, image, flags, commit_position, ordinal in cursor:
+            for key, image, flags, commit_position, ordinal, oldest in cursor:
                 whole, kept = shaped(
                     part.shapes,
                     msgspec.Raw(image.encode()),
@@ -379,7 +378,7 @@ class _Asked:
                 )
                 if part.keyed and any(flag.startswith(_UNCHANGED) for flag in kept):
                     whole, kept = self._filled(part, key, commit_position, ordinal)
-                old = {f"stale:{column}" for column, to in stale if commit_position < to}
+                old = {f"stale:{column}" for column, to in stale if oldest < to}
                 yield StateRow(key, whole, frozenset(kept | old))
 
     def _filled(
@@ -431,4 +430,5 @@ class _Asked:
     def _statement(self, text: LiteralString) -> sql.Composed:
         its = sql.SQL(_ITS).format()
         present = sql.SQL(_PRESENT).format(its=its, **self._names)
-        return sql.SQL(text).format(its=its, present=present, **self._names)
+        counted = multiset.counted(present)
+        return sql.SQL(text).format(its=its, present=present, counted=counted, **self._names)
