@@ -718,6 +718,52 @@ def test_another_key_makes_the_state_unknown_until_a_baseline(at: Covered, alter
     assert at.state(position) == rows
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("key", "alter"),
+    [
+        ("int", "alter table t alter id type int using id + 1"),
+        ("numeric(10,2)", "alter table t alter id type numeric(12,4)"),
+        ("text", "alter table t alter id type text using 'k' || id"),
+    ],
+)
+def test_a_key_that_is_rewritten_makes_the_state_unknown_until_a_baseline(
+    databases: tuple[str, str], key: str, alter: str, late: bool
+) -> None:
+    """Its type is what it was, but not what the rows are called by."""
+    with psycopg.connect(databases[0], autocommit=True) as conn:
+        conn.execute(f"create table t (id {key} primary key, v text)".encode())
+    at = Covered(track(*databases, schemas=["public"]))
+    at.source.execute("insert into t values (1, 'a'), (2, 'b'), (3, 'c')")
+    known, rows = at.now()
+    if not late:
+        at.catch_up()
+        at.source.execute("update t set v = 'd' where v = 'c'")
+        known, rows = at.now()
+        at.catch_up()
+    at.source.execute(alter.encode())
+    at.source.execute("update t set v = 'e' where v = 'b'")
+    lost, _ = at.now()
+    at.catch_up()
+    at.refuses(lost, "key_changed")
+    at.keep()
+    first, second = at.intervals()
+    assert first["closed"] == second["opened"] == "key_changed"
+    at.refuses(lost, "key_changed|no baseline")
+    if late:  # the catalog told of the new keys when the rows of before were read
+        at.refuses(known, "key_changed")
+    else:
+        assert at.state(known) == rows
+    take(at.settings)
+    at.source.execute("delete from t where v = 'a'")
+    position, rows = at.now()
+    at.catch_up()
+    assert at.state(position) == rows
+    at.keep()
+    assert len(at.intervals()) == 2, "it is parted once"
+    at.close()
+
+
 def test_a_key_of_another_name_is_the_same(at: Covered) -> None:
     at.source.execute("insert into t values (1, 'a'), (2, 'b')")
     before = at.now()

@@ -248,6 +248,9 @@ def test_a_row_that_never_was_needs_a_state_that_is_known() -> None:
         stretches = {RELATION: [Stretch(EPOCH, 50, 10_000, state)]}
         assert (judge(link("never"), stretches=stretches) is not None) == proves
     assert judge(link("never"), gaps=[KnownGap(EPOCH, RELATION, 55, 58)]) is None
+    for column, proves in (("id", False), ("name", True)):
+        gap = KnownGap(EPOCH, RELATION, 55, 58, frozenset([column]))
+        assert (judge(link("never"), gaps=[gap]) is not None) == proves, column
 
 
 def test_what_an_earlier_interval_left_says_nothing_of_this_one() -> None:

@@ -330,7 +330,7 @@ class _Asked:
             called.relation,
             until=self._position,
         )
-        changed = shapes.key_changed(found, start)
+        changed = min((place for place, _ in shapes.key_changes(found, start)), default=None)
         tables = [row[0] for row in self._ask(_TABLES, **given)]
         its = given | {"tables": tables, "start": start}
         ((keyed, keyless),) = self._ask(_KINDS, **its)

@@ -389,12 +389,12 @@ def forget_stamp(conn: psycopg.Connection[Any], schema: str, source: str) -> Non
 
 
 def part_keys(conn: psycopg.Connection[Any], schema: str, source_id: int) -> None:
-    """End open intervals where their tables got another key, and begin them again there.
+    """End open intervals where the rows of their tables got other keys, and begin them again there.
 
     Nothing is missing, but rows are called by other keys from there on: what the table held is
     not known by these until a baseline tells it.
     """
     for interval_id, (start, found) in shapes.read_of_open(conn, schema, source_id).items():
-        position = shapes.key_changed(found, start)
+        position = min((until for _, until in shapes.key_changes(found, start)), default=None)
         if position is not None:
             begin_anew(conn, schema, interval_id, at=Lsn(position), cause="key_changed")

@@ -8,7 +8,7 @@ a guess. Pure; `bemi.store.chain` reads what is judged here.
 
 import bisect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -218,7 +218,9 @@ class Judge:
             return None
         if not self._plain_keys(version):
             return None
-        if self._gap_between(link.relation, link.epoch, base, link.now.position):
+        if self._gap_between(
+            link.relation, link.epoch, base, link.now.position, columns={*version.primary_key}
+        ):
             return None
         return Finding(link.relation, link.epoch, "never", base, link.now.position, (), link.now.id)
 
@@ -296,9 +298,15 @@ class Judge:
             for rules in self._known.rules.values()
         )
 
-    def _gap_between(self, relation: int, epoch: int, start: int, until: int) -> bool:
+    def _gap_between(
+        self, relation: int, epoch: int, start: int, until: int, *, columns: Set[str] = frozenset()
+    ) -> bool:
+        """Whether changes are missing, or values of these columns may have been rewritten."""
         return any(
-            gap.columns is None and gap.epoch == epoch and gap.start <= until and gap.until >= start
+            (gap.columns is None or gap.columns & columns)
+            and gap.epoch == epoch
+            and gap.start <= until
+            and gap.until >= start
             for gap in self._of(relation)
         )
 
