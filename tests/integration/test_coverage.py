@@ -718,6 +718,32 @@ def test_another_key_makes_the_state_unknown_until_a_baseline(at: Covered, alter
     assert at.state(position) == rows
 
 
+@pytest.mark.parametrize("deferrable", ["deferrable", "deferrable initially deferred"])
+def test_a_key_that_two_rows_may_have_for_a_while_is_none(
+    databases: tuple[str, str], deferrable: str
+) -> None:
+    with psycopg.connect(databases[0], autocommit=True) as conn:
+        conn.execute(f"create table t (id int primary key {deferrable}, v text)".encode())
+    at = Covered(track(*databases, schemas=["public"], full=["*.t"]))
+    at.source.execute("insert into t values (1, 'a'), (2, 'b'), (3, 'c')")
+    moments = [at.now()]
+    at.source.execute("update t set id = id + 1")
+    moments.append(at.now())
+    at.source.execute("update t set id = 9 - id where id in (4, 5)")
+    at.source.execute("delete from t where id = 2")
+    moments.append(at.now())
+    at.catch_up()
+    for position, rows in moments:
+        assert at.state(position) == rows
+    assert {row["primary_key"] for row in at.changes()} == {None}
+    take(at.settings, chosen=lambda _: True)
+    at.source.execute("update t set id = id - 1")
+    position, rows = at.now()
+    at.catch_up()
+    assert at.state(position) == rows
+    at.close()
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(
     ("key", "alter"),

@@ -295,9 +295,13 @@ def test_a_table_that_became_empty_and_one_without_a_key(tracked: Track) -> None
         "insert into a values (1, 'x', 1)",
         "create table notes (n int)",
         "insert into notes values (1), (2)",
-        full=("notes",),
+        "create table late (id int primary key deferrable, v text)",
+        "insert into late values (1, 'a'), (2, 'b'), (3, 'c')",
+        full=("notes", "late"),
     )
     take(t.settings)
+    t.source.execute("update late set id = id + 1")
+    t.catch_up()
     lose_slot(t.settings)
     t.source.execute("delete from a")
     t.source.execute("delete from notes where n = 1")
@@ -307,7 +311,7 @@ def test_a_table_that_became_empty_and_one_without_a_key(tracked: Track) -> None
     ((operation, was, now),) = inferred(t.settings).values()
     assert (operation, now) == ("DELETE", None)
     assert json.loads(was or "") == {"id": 1, "n": 1, "v": "x"}
-    assert_same(t.settings, "public.a", "public.notes")
+    assert_same(t.settings, "public.a", "public.notes", "public.late")
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ where t.typtype = 'd'
        and (select e.typdelim from pg_catalog.pg_type e where e.oid = t.typelem) = ',')
 """
 
+# A primary key that is deferrable is no key: of two rows that have it for a while in a transaction,
+# no change of the one could be told from one of the other.
+#
 # Names in the encoding of the stream's, unconverted where those are: then no name is too odd
 # to be read, and equal ones are equal.
 _RELATION = """
@@ -36,7 +39,7 @@ select
      from pg_catalog.pg_index i,
           unnest(i.indkey::int2[]) with ordinality k (attnum, ordinality)
           join pg_catalog.pg_attribute a on a.attnum = k.attnum
-     where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid
+     where i.indrelid = c.oid and i.indisprimary and i.indimmediate and a.attrelid = c.oid
        and k.ordinality <= i.indnkeyatts),
     (select array_agg(convert_to(a.attname::text, %(encoding)s) order by k.ordinality)
      from pg_catalog.pg_index i,

@@ -48,7 +48,8 @@ _TABLES: Final = """
 select c.oid::bigint, m.oid::bigint, n.nspname::text, c.relname::text,
     rn.nspname::text, r.relname::text,
     exists (select from pg_index i
-            where i.indrelid = c.oid and i.indisvalid and (i.indisprimary or i.indisreplident)),
+            where i.indrelid = c.oid and i.indisvalid and i.indimmediate
+                and (i.indisprimary or i.indisreplident)),
     coalesce((select a.amname = 'heap' from pg_am a where a.oid = c.relam), false)
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
