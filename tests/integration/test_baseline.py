@@ -652,6 +652,18 @@ def test_a_place_to_go_on_from_that_is_no_value_any_more_begins_anew(
     assert (again.table, again.error) == ("public.t", None)
 
 
+def test_values_that_ddl_rewrites_meanwhile_are_read_anew(tracked: Track) -> None:
+    """The type is what it was."""
+    t = tracked(*PEOPLE)
+    recorder, stop = stop_after(20)
+    take(t.settings, rows=10, recorder=recorder, stop=stop)
+    t.source.execute("alter table people alter name type text using upper(name)")
+    again = Recorder()
+    take(t.settings, rows=10, recorder=again)
+    assert again.begun == [("public.people", 0)]
+    assert_same(t.settings, "public.people")
+
+
 def test_a_table_that_is_renamed_meanwhile_goes_on(tracked: Track) -> None:
     t = tracked(*PEOPLE)
 

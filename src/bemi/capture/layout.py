@@ -137,8 +137,13 @@ def lay_out(session: RawSession, relation: int, table: Table) -> Layout:
 
 
 def shape_of(table: Table) -> str:
-    """What must stay as it is while a table's rows are read in pieces."""
-    columns = [f"{column.number} {column.type} {column.name}" for column in table.columns]
+    """What must stay as it is while a table's rows are read in pieces.
+
+    Of `alter column … type … using`, which may leave the type as it is, the stamp tells.
+    """
+    columns = [
+        f"{column.number} {column.type} {column.stamp} {column.name}" for column in table.columns
+    ]
     key = [str(table.columns[at].number) for at in table.key]
     return "\n".join([*columns, ",".join(key)])
 
