@@ -410,6 +410,22 @@ def test_the_price_of_full_is_what_it_adds_to_the_log(make_plain_server: MakeSer
     assert finding.default_lookup_seconds_a_day is None, "there is no history yet"
 
 
+def test_a_slot_that_fills_its_room_is_warned_of_long_before(make_plain_server: MakeServer) -> None:
+    server = make_plain_server(wal_level="logical", max_slot_wal_keep_size="128MB")
+    settings = Settings(source_url=server.create_database("filling"))
+    with psycopg.connect(settings.source_url, autocommit=True) as conn:
+        conn.execute("create table t (id int primary key)")
+        init(settings)
+        assert levels(settings)["slot"] == "ok"
+        for _ in range(20):
+            conn.execute("select pg_logical_emit_message(true, 'x', repeat('x', 4000000))")
+        row = conn.execute("select wal_status from pg_replication_slots").fetchone()
+    assert row is not None
+    assert row[0] in ("reserved", "extended"), "it is far from being lost"
+    slot = found(settings)["slot"]
+    assert (slot.level, "more than half of its room" in slot.message) == ("warning", True)
+
+
 def test_the_price_of_a_row_that_nothing_tells_is_unknown(make_plain_server: MakeServer) -> None:
     """A page has room for many rows: its size is not that of the one row in it."""
     server = make_plain_server(wal_level="logical", autovacuum="off")

@@ -45,7 +45,9 @@ def stored(settings: Settings) -> int:
 
 def test_it_tells_what_it_stored(tracked: Track) -> None:
     t = tracked(*PEOPLE, "create table q (id int primary key)", "insert into q values (1)")
-    assert bemi(t.settings, "snapshot") == (
+    code, out, err = bemi(t.settings, "snapshot")
+    # What autovacuum may have counted by now.
+    assert (code, out.replace(", of about 300", ""), err) == (
         0,
         (
             "public.people: begins\npublic.people: 300 rows\npublic.q: begins\n"

@@ -193,6 +193,14 @@ def slot_usable(servers: Servers) -> Finding:
             " max_slot_wal_keep_size",
             "start the worker now, or raise max_slot_wal_keep_size",
         )
+    if found.safe_wal_size is not None and (found.retained or 0) >= found.safe_wal_size:
+        return Finding(
+            "slot",
+            "warning",
+            f'the replication slot "{name}" has used more than half of its room: {kept}, and it is'
+            f" lost after {found.safe_wal_size / 2**20:,.1f} MB more",
+            "start the worker, see why it lags, or raise max_slot_wal_keep_size",
+        )
     state = "in use" if found.active_pid is not None else "idle: no worker is running"
     return Finding("slot", "ok", f'the replication slot "{name}" is {state}; {kept}')
 
