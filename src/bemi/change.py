@@ -39,7 +39,9 @@ class Column(msgspec.Struct, frozen=True):
 
     `number` (attnum) and `type`, as `format_type` spells it, are the catalog's: 0 and empty
     where it no longer knows the column by that name. `stamp` changes with the catalog's row of
-    the column; `filled`: older rows have a value in it that no change told.
+    the column; `filled`: older rows have a value in it that no change told. `parts`: of an enum
+    or a composite type, also within others, what its text is made of, by OID: digests of labels,
+    numbers of attributes.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Column(msgspec.Struct, frozen=True):
     filled: bool = False
     generated: str = ""
     """`s` for a stored generated column, which follows from the others."""
+    parts: dict[str, str] = {}
 
 
 class Table(msgspec.Struct, frozen=True, eq=False):

@@ -23,7 +23,8 @@ from bemi.history.state import state
 from bemi.lsn import Lsn
 from bemi.rules import NO_RULES, Rules, Skip
 from tests.conftest import MakeDatabase
-from tests.support.baselines import take
+from tests.integration.conftest import Track
+from tests.support.baselines import assert_state, take
 from tests.support.tracked import Row, Tracked
 from tests.support.tracking import track
 from tests.support.waiting import until
@@ -492,6 +493,120 @@ def test_rewritten_by_ddl_and_seen_by_a_baseline_first(at: Covered) -> None:
         }
     assert flags == {"1": {"stale:n"}, "2": {"stale:n"}}
     assert at.state(position) == rows
+
+
+@pytest.fixture
+def moods(tracked: Track) -> Tracked:
+    return tracked(
+        "create type mood as enum ('sad', 'ok')",
+        "create type pair as (a int, m mood)",
+        "create domain feeling as mood[]",
+        "create table t (id int primary key, m mood, p pair, f feeling, n int)",
+        "create table k (m mood primary key, n int)",
+    )
+
+
+def test_labels_and_attributes_that_are_altered_outdate_what_rows_said(moods: Tracked) -> None:
+    """No row is written by it, and the stream does not tell; no column is said to have changed."""
+    moods.source.execute("insert into t values (1, 'sad', row(1, 'ok'), '{sad}', 0)")
+    moods.catch_up()
+
+    def update() -> tuple[set[str], list[str] | None]:
+        """What is known of the row before; every value of it is as it is now, or was."""
+        moods.source.execute("update t set n = n + 1")
+        row = moods.changes()[-1]
+        assert row["before"].pop("n") + 1 == row["after"].pop("n")
+        assert row["before"].items() <= row["after"].items()
+        return {*row["before"]}, row["flags"]
+
+    whole = ({"id", "m", "p", "f"}, None)
+    assert update() == whole
+    moods.source.execute("alter type mood add value 'glad'")
+    assert update() == whole
+    moods.source.execute("alter type mood rename value 'sad' to 'blue'")
+    moods.catch_up()
+    assert update() == ({"id"}, [f"before_unknown:{name}" for name in ("m", "p", "f")])
+    assert update() == whole
+    moods.source.execute("alter type pair rename attribute a to b")
+    assert update() == whole
+    moods.source.execute("alter type pair add attribute c int")
+    moods.catch_up()
+    assert update() == ({"id", "m", "f"}, ["before_unknown:p"])
+    assert update() == whole
+    found = moods.query(
+        "select cause, columns from bemi.missing where relation in (select relation"
+        " from bemi.coverage where \"table\" = 't') order by from_position"
+    )
+    assert [(gap["cause"], gap["columns"]) for gap in found] == [
+        ("rewrite", ["m", "p", "f"]),
+        ("rewrite", ["p"]),
+    ]
+
+
+def test_a_label_that_was_added_and_renamed_later(moods: Tracked) -> None:
+    moods.source.execute("alter type mood add value 'glad'")
+    moods.source.execute("insert into t values (1, 'ok')")
+    moods.catch_up()
+    moods.source.execute("alter type mood add value 'proud'")
+    moods.catch_up()
+    moods.source.execute("update t set m = 'proud'")
+    moods.catch_up()
+    moods.source.execute("alter type mood rename value 'proud' to 'smug'")
+    moods.source.execute("update t set n = 1")
+    row = moods.changes()[-1]
+    assert (row["before"].get("m"), row["after"]["m"]) == (None, "smug")
+    assert "before_unknown:m" in row["flags"]
+
+
+def test_a_worker_hears_of_renamed_labels_while_it_runs(at: Covered) -> None:
+    at.source.execute("create type mood as enum ('sad', 'ok'); alter table t add m mood")
+    at.source.execute("insert into t values (1, 'a', 'sad')")
+    at.catch_up()
+    memory = coverage.Memory()
+    at.keep(memory=memory)
+    stop = threading.Event()
+    running = threading.Thread(target=worker.run, args=[at.settings], kwargs={"stop": stop})
+    running.start()
+    try:
+
+        def updated(v: str) -> Row:
+            at.source.execute("update t set v = %s", [v])
+            found = "select before, flags from bemi.changes where after ->> 'v' = %s"
+            until(lambda: at.query(found, [v]), 60, "the update is stored")
+            return at.query(found, [v])[0]
+
+        assert updated("b")["flags"] is None
+        at.source.execute("alter type mood rename value 'sad' to 'blue'")
+        at.keep(memory=memory)
+        assert updated("c")["flags"] == ["before_unknown:m"]
+        assert updated("d")["before"] == {"id": 1, "v": "c", "m": "blue"}
+    finally:
+        stop.set()
+        running.join()
+
+
+def test_a_label_of_a_key_that_is_renamed(moods: Tracked) -> None:
+    """The rows are called otherwise from there on: only a new baseline tells which they are."""
+    moods.source.execute("insert into k values ('sad', 1), ('ok', 2)")
+    moods.catch_up()
+    assert_state(moods.settings, "public.k")
+    moods.source.execute("alter type mood rename value 'sad' to 'blue'")
+    moods.source.execute("update k set n = 3 where m = 'blue'")
+    row = moods.source.execute("select pg_current_wal_insert_lsn()::text").fetchone()
+    assert row is not None
+    moods.catch_up()
+    with pytest.raises(UnknownStateError):
+        assert_state(moods.settings, "public.k")
+    with (
+        psycopg.connect(moods.settings.destination_url) as conn,
+        pytest.raises(UnknownStateError, match="key"),
+    ):
+        # Before anybody looked.
+        list(state(conn, "bemi", moods.settings.source, "public.k", Lsn.parse(row[0])))
+    closed = "select closed from bemi.intervals where \"table\" = 'k' and to_position is not null"
+    assert [row["closed"] for row in moods.query(closed)] == ["key_changed"]
+    take(moods.settings)
+    assert_state(moods.settings, "public.k")
 
 
 # --- what is not claimed

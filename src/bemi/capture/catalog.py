@@ -7,7 +7,7 @@ The catalog is read now, while the stream is the past.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 import psycopg
@@ -77,6 +77,40 @@ left join pg_catalog.pg_class r
     on c.relispartition and r.oid = pg_catalog.pg_partition_root(c.oid)
 left join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
 where c.oid = %(oid)s
+"""
+
+
+# Down to the types that arrays, domains, ranges and composite types are made of.
+_PARTS: LiteralString = """
+with recursive made_of (relation, attnum, oid) as (
+    select a.attrelid, a.attnum, a.atttypid
+    from pg_catalog.pg_attribute a
+    where a.attrelid = any(%(oids)s::oid[]) and a.attnum > 0 and not a.attisdropped
+        and a.atttypid >= %(first)s::oid
+    union
+    select m.relation, m.attnum, part.oid
+    from made_of m
+    join pg_catalog.pg_type t on t.oid = m.oid
+    cross join lateral (
+        select t.typelem as oid union all select t.typbasetype
+        union all select r.rngsubtype from pg_catalog.pg_range r
+            where t.oid in (r.rngtypid, r.rngmultitypid)
+        union all select a.atttypid from pg_catalog.pg_attribute a
+            where a.attrelid = nullif(t.typrelid, 0) and a.attnum > 0 and not a.attisdropped
+    ) part
+    where part.oid >= %(first)s::oid
+)
+select m.relation::bigint, m.attnum::int, e.oid::bigint::text,
+    left(md5(e.enumlabel::text), 8)
+from made_of m join pg_catalog.pg_enum e on e.enumtypid = m.oid
+union all
+select m.relation::bigint, m.attnum::int, t.oid::bigint::text,
+    string_agg(a.attnum::text, ',' order by a.attnum)
+from made_of m
+join pg_catalog.pg_type t on t.oid = m.oid
+join pg_catalog.pg_attribute a
+    on a.attrelid = nullif(t.typrelid, 0) and a.attnum > 0 and not a.attisdropped
+group by 1, 2, 3
 """
 
 
@@ -193,6 +227,9 @@ class Catalog:
         self, relation: Relation, known: _Known | None, key: tuple[int, ...], certain: bool
     ) -> Table:
         attributes = {each.name: each for each in known.attributes} if known else {}
+        parts: dict[int, dict[str, str]] = {}
+        if any(column.type_oid >= _FIRST_USER_OID for column in relation.columns):
+            parts = parts_of(self._conn, [relation.oid]).get(relation.oid, parts)
         columns = []
         for column in relation.columns:
             now = attributes.get(column.name)
@@ -206,6 +243,7 @@ class Catalog:
                     stamp=now.stamp if now is not None and same else 0,
                     filled=now is not None and now.filled,
                     generated=now.generated if now is not None and same else "",
+                    parts=parts.get(now.number, {}) if now is not None and same else {},
                 )
             )
         numbers = [each.number for each in columns if each.number]
@@ -296,6 +334,19 @@ class Catalog:
                     self._domains[oid] = base
                 else:
                     self._elements[oid] = element
+
+
+def parts_of(
+    conn: psycopg.Connection[Any], relations: Sequence[int]
+) -> dict[int, dict[int, dict[str, str]]]:
+    """Of tables with columns of types that somebody made: see `Column.parts`, by their numbers."""
+    found: dict[int, dict[int, dict[str, str]]] = {}
+    with explained("source"):
+        for relation, number, part, text in conn.execute(
+            _PARTS, {"oids": list(relations), "first": _FIRST_USER_OID}
+        ):
+            found.setdefault(relation, {}).setdefault(number, {})[part] = text
+    return found
 
 
 def _key(relation: Relation, known: _Known | None) -> tuple[tuple[int, ...], bool]:

@@ -16,6 +16,7 @@ from bemi.capture.values import JSON, text_form, text_of_text_form
 from bemi.change import UNCHANGED, Change, Operation, Row, Skipped, Table, Unchanged, Value
 from bemi.rules import NO_RULES, Rules, TableRules
 from bemi.store import images
+from bemi.store import versions as stored_versions
 from bemi.store.images import Image, Wanted
 from bemi.store.versions import Place, StoredVersion, rewritten
 
@@ -56,6 +57,7 @@ class Completer:
         self._source_id = source_id
         self._epoch = epoch
         self._versions = versions
+        self._count = -1
         self._rules_of = rules_of
         self._rules = rules_of.get(rules_id, NO_RULES)
         self._encoding = encoding
@@ -92,6 +94,8 @@ class Completer:
                 table = event.table
                 names = self._names_of(table)
                 wanted[table.oid, key] = Wanted(table.oid, table.membership, names, key)
+        if wanted:
+            self._learn(cursor)
         stored = images.trusted(
             cursor, self._schema, self._source_id, self._epoch, list(wanted.values())
         )
@@ -112,6 +116,15 @@ class Completer:
                 self._remember(event, done or event, key, seen)
             completed.append(done)
         return completed
+
+    def _learn(self, cursor: psycopg.Cursor[Any]) -> None:
+        """Versions that a look at the coverage, or a baseline, has stored meanwhile, count too."""
+        count = stored_versions.count(cursor, self._schema, self._source_id)
+        if count != self._count:
+            self._count = count
+            self._versions = stored_versions.read(cursor, self._schema, self._source_id)
+            self._names.clear()
+            self._plans.clear()
 
     def row_of(self, image: Image, table: Table) -> Row:
         """The values of a stored image, in the columns of `table`.

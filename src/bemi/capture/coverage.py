@@ -20,14 +20,14 @@ from psycopg import sql
 
 from bemi.capture import locks
 from bemi.capture import publication as publications
-from bemi.capture.catalog import Catalog
+from bemi.capture.catalog import Catalog, parts_of
 from bemi.capture.encodings import Encoding, encoding_of
 from bemi.capture.locks import Locks
 from bemi.change import Table
 from bemi.connections import explained
 from bemi.errors import PassingError
 from bemi.lsn import Lsn
-from bemi.store import checkpoint, versions
+from bemi.store import checkpoint, gaps, versions
 from bemi.store import coverage as intervals
 from bemi.store.coverage import Covered, Looked, Naming, OpenInterval
 from bemi.store.versions import StoredVersion, version_of
@@ -133,6 +133,8 @@ class Memory(msgspec.Struct):
     looked: Looked | None = None
     rules: int = 0
     """How many versions of the rules were gone through."""
+    parts: dict[int, dict[int, dict[str, str]]] = {}
+    """What the types of the tables' columns were made of; see `bemi.capture.catalog.parts_of`."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -197,6 +199,9 @@ def keep(
         if (why := _ended(interval, seen, altered)) is not None
     }
     going_on = [each for each in known.values() if each.interval_id not in ended]
+    _tell_respelled(
+        source, destination, schema, source_id, publication, going_on, memory, since=looked
+    )
     renamed = _renamed(seen, names)
     settled = [
         each
@@ -376,6 +381,55 @@ def _part_rules(
                     cause="key_changed",
                 )
                 break
+
+
+def _tell_respelled(
+    source: Connection,
+    destination: Connection,
+    schema: str,
+    source_id: int,
+    publication: str,
+    going_on: Sequence[OpenInterval],
+    memory: Memory,
+    *,
+    since: Looked | None,
+) -> None:
+    """Tell of which columns older values are spelled otherwise since the last look.
+
+    A label of an enum was renamed, or a composite type got other attributes: no row was written,
+    and the stream says nothing of it. With such a key, rows are called otherwise from there on.
+    """
+    found = parts_of(source, [each.covered.relation for each in going_on])
+    altered = [
+        each
+        for each in going_on
+        if found.get(each.covered.relation) != memory.parts.get(each.covered.relation)
+    ]
+    catalog = Catalog(source, _encoding(source), publication) if altered else None
+    for interval in altered:
+        assert catalog is not None
+        relation = interval.covered.relation
+        with explained("destination"):
+            known = versions.read(destination, schema, source_id, relation).get(relation, [])
+        table = catalog.table(relation)
+        if table is None or not known or known[-1].place[0] != interval.epoch:
+            continue  # what comes next is described anew
+        version = version_of(table)
+        if _parts(version) == _parts(known[-1]):
+            continue
+        looked = max(known[-1].read_position, 0 if since is None else int(since.position))
+        # From the last look on, rows may have been called by either key.
+        by_key = not {*version.primary_key}.isdisjoint(versions.rewritten(known[-1], version))
+        place = (interval.epoch, looked if by_key else version.read_position, 0)
+        version = msgspec.structs.replace(version, place=place)
+        with explained("destination"), destination.transaction(), destination.cursor() as cursor:
+            versions.insert(cursor, schema, source_id, version)
+            gaps.record_rewrite(cursor, schema, source_id, known, version, since=looked)
+    memory.parts = found
+
+
+def _parts(version: StoredVersion) -> list[object]:
+    return [(column.number, column.parts) for column in version.columns]
 
 
 def _key_as_stored(version: intervals.RulesVersion, table: StoredVersion) -> object:

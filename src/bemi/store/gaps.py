@@ -52,10 +52,13 @@ def record_rewrite(
     source_id: int,
     known: Sequence[StoredVersion],
     version: StoredVersion,
+    *,
+    since: int = 0,
 ) -> None:
     """Say which columns' older values may have been rewritten before a table's new version.
 
-    Between the two readings of the catalog, in which that can be seen.
+    Between the two readings of the catalog, in which that can be seen; not before `since`, where
+    that is known.
     """
     # The stream may be behind what the catalog told already.
     older = [
@@ -79,7 +82,7 @@ def record_rewrite(
             source_id,
             version.place[0],
             version.relation,
-            older[-1].read_position,
+            max(older[-1].read_position, since),
             max(version.read_position, version.place[1]),
             columns,
         ],

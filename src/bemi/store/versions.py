@@ -24,6 +24,7 @@ class StoredColumn(msgspec.Struct, frozen=True):
     stamp: int
     filled: bool = False
     generated: str = ""
+    parts: dict[str, str] = {}
 
 
 class StoredVersion(msgspec.Struct, frozen=True):
@@ -65,6 +66,7 @@ def version_of(table: Table) -> StoredVersion:
                 column.stamp,
                 column.filled,
                 column.generated,
+                column.parts,
             )
             for column in table.columns
         ),
@@ -79,9 +81,10 @@ def version_of(table: Table) -> StoredVersion:
 def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
     """Columns that may have got other values without a change: their older values prove nothing.
 
-    Another type; a new column that older rows have a value in; or a column that was altered
-    when the table was rewritten, which is how `alter column … type … using` looks. A column that
-    has another number is another column, whatever its name.
+    Another type; a new column that older rows have a value in; a column that was altered
+    when the table was rewritten, which is how `alter column … type … using` looks; or one whose
+    type spells its values otherwise. A column that has another number is another column, whatever
+    its name.
     """
     known = {column.name: column for column in before.columns}
     moved = before.filenode != after.filenode
@@ -96,9 +99,15 @@ def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
             was.type_oid != column.type_oid
             or (was.number and column.number and was.number != column.number)
             or (moved and was.stamp != column.stamp)
+            or respelled(was.parts, column.parts)
         ):
             found.append(column.name)
     return found
+
+
+def respelled(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether a label was renamed, or a composite type has other attributes."""
+    return any(before.get(part, text) != text for part, text in after.items())
 
 
 Placement = tuple[str, str] | None
@@ -158,6 +167,18 @@ def read(
         )
         found.setdefault(each, []).append(version)
     return found
+
+
+def count(cursor: psycopg.Cursor[Any], schema: str, source_id: int) -> int:
+    """How many versions there are, by which new ones are noticed: none ever goes."""
+    row = cursor.execute(
+        sql.SQL("select count(*) from {} where source_id = %s").format(
+            sql.Identifier(schema, "table_versions")
+        ),
+        [source_id],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def insert(
