@@ -485,7 +485,7 @@ def test_rewritten_by_ddl_and_seen_by_a_baseline_first(at: Covered) -> None:
     at.catch_up()
     (gap,) = at.query("select * from bemi.missing")
     assert (gap["cause"], gap["columns"]) == ("rewrite", ["n"])
-    assert gap["from_position"] < altered < gap["to_position"] < position
+    assert gap["from_position"] < altered <= gap["to_position"] < position
     with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
         flags = {
             row.key: row.flags
@@ -607,6 +607,48 @@ def test_a_label_of_a_key_that_is_renamed(moods: Tracked) -> None:
     assert [row["closed"] for row in moods.query(closed)] == ["key_changed"]
     take(moods.settings)
     assert_state(moods.settings, "public.k")
+
+
+def test_values_that_ddl_rewrote_are_stale_though_no_change_came(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a')")
+    at.catch_up()
+    memory = coverage.Memory()
+    at.keep(memory=memory)
+    at.source.execute("alter table t alter v type text using upper(v)")
+    at.keep(memory=memory)
+    position = at.position()
+    at.source.execute("select pg_logical_emit_message(true, 'other', 'so that the log goes on')")
+    at.catch_up()
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        flags = {
+            row.key: row.flags
+            for row in state(conn, "bemi", at.settings.source, "public.t", position)
+        }
+    assert flags == {"1": {"stale:v"}}
+    at.keep(memory=memory)
+    assert len(at.query("select * from bemi.missing where cause = 'rewrite'")) == 1
+
+
+def test_a_key_that_ddl_rewrote_shows_at_the_next_look(at: Covered) -> None:
+    """Changes may be on their way by then."""
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    known, rows = at.now()
+    at.catch_up()
+    memory = coverage.Memory()
+    at.keep(memory=memory)
+    at.source.execute("alter table t alter id type int using id + 1")
+    at.source.execute("update t set v = 'c' where id = 2")
+    lost, _ = at.now()
+    at.keep(memory=memory)
+    at.catch_up()
+    assert at.state(known) == rows
+    at.refuses(lost, "key_changed")
+    take(at.settings)
+    position, rows = at.now()
+    at.source.execute("truncate t")
+    at.catch_up()
+    at.keep(memory=memory)
+    assert at.state(position) == rows
 
 
 # --- what is not claimed

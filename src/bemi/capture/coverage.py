@@ -50,7 +50,8 @@ select c.oid::bigint, m.oid::bigint, n.nspname::text, c.relname::text,
     exists (select from pg_index i
             where i.indrelid = c.oid and i.indisvalid and i.indimmediate
                 and (i.indisprimary or i.indisreplident)),
-    coalesce((select a.amname = 'heap' from pg_am a where a.oid = c.relam), false)
+    coalesce((select a.amname = 'heap' from pg_am a where a.oid = c.relam), false),
+    c.relfilenode::bigint
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 left join pg_class r on c.relispartition and r.oid = pg_partition_root(c.oid)
@@ -99,6 +100,8 @@ class Known(msgspec.Struct, frozen=True):
     naming: Naming
     keyed: bool
     heap: bool
+    filenode: int
+    """Changes when the table is rewritten."""
 
     @property
     def qualified(self) -> str:
@@ -135,6 +138,8 @@ class Memory(msgspec.Struct):
     """How many versions of the rules were gone through."""
     parts: dict[int, dict[int, dict[str, str]]] = {}
     """What the types of the tables' columns were made of; see `bemi.capture.catalog.parts_of`."""
+    filenodes: dict[int, int] | None = None
+    """By table."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -202,6 +207,10 @@ def keep(
     _tell_respelled(
         source, destination, schema, source_id, publication, going_on, memory, since=looked
     )
+    if memory.filenodes is None:
+        with explained("destination"):
+            memory.filenodes = versions.read_filenodes(destination, schema, source_id)
+    rewritten = _rewritten(source, publication, going_on, seen, memory.filenodes)
     renamed = _renamed(seen, names)
     settled = [
         each
@@ -210,6 +219,12 @@ def keep(
     ]
     with explained("destination"), destination.transaction():
         _part_rules(destination, schema, source_id, epoch, going_on, memory)
+        for interval, table in rewritten:
+            since_look = max(
+                interval.verified_position,
+                memory.verified.get(interval.interval_id, interval.verified_position),
+            )
+            _remember_rewrite(destination, schema, source_id, epoch, since_look, table)
         for interval in known.values():
             if interval.interval_id in ended:
                 at = max(
@@ -244,6 +259,7 @@ def keep(
         if each not in settled and (position := memory.verified.get(each.interval_id)) is not None
     }
     memory.looked = now_looked
+    memory.filenodes = {table.relation: table.filenode for table in seen.tables.values()}
     closed = tuple(
         (each.covered.partition or _name(each.covered), ended[each.interval_id])
         for each in known.values()
@@ -443,6 +459,51 @@ def _key_as_stored(version: intervals.RulesVersion, table: StoredVersion) -> obj
     return [rules.treatment(at) for at in key], version.digest if rules.hash & set(key) else ""
 
 
+def _rewritten(
+    source: Connection,
+    publication: str,
+    going_on: Sequence[OpenInterval],
+    seen: _Seen,
+    filenodes: Mapping[int, int],
+) -> list[tuple[OpenInterval, Table]]:
+    """Tables that were rewritten since the last look, as the catalog has them now."""
+    moved = [
+        each
+        for each in going_on
+        if filenodes.get(each.covered.relation) != seen.tables[each.covered.relation].filenode
+    ]
+    if not moved:
+        return []
+    with explained("source"):
+        catalog = Catalog(source, _encoding(source), publication)
+    return [
+        (each, table)
+        for each in moved
+        if (table := catalog.table(each.covered.relation)) is not None
+    ]
+
+
+def _remember_rewrite(
+    destination: Connection, schema: str, source_id: int, epoch: int, position: Lsn, table: Table
+) -> None:
+    """Say which older values of a table may be others by now, though no change has come since.
+
+    `position` is of the look before. Where its columns are others too, the stream tells it with
+    the first change behind: only there it is known from where on they are.
+    """
+    known = versions.read(destination, schema, source_id, table.oid).get(table.oid, [])
+    found = version_of(table)
+    if not known or known[-1].place[0] != epoch or known[-1].filenode == found.filenode:
+        return
+    if msgspec.structs.replace(known[-1], filenode=found.filenode).alike(found):
+        behind = max(int(position), known[-1].read_position, known[-1].place[1] + 1)
+        place = (epoch, behind, 0)
+        found = msgspec.structs.replace(found, place=place)
+        with destination.cursor() as cursor:
+            versions.insert(cursor, schema, source_id, found)
+            gaps.record_rewrite(cursor, schema, source_id, known, found)
+
+
 # --- how an interval begins ------------------------------------------------------------------
 
 
@@ -600,13 +661,13 @@ def _see(source: Connection, name: str, known: Iterable[int]) -> _Seen:
     found = publications.read(source, name)
     stamp = source.execute(_STAMP, [name]).fetchone()
     tables = {}
-    for oid, membership, schema, table, root_schema, root, keyed, heap in source.execute(
+    for oid, membership, schema, table, root_schema, root, *rest in source.execute(
         _TABLES, {"publication": name, "known": list(known)}
     ):
         naming = Naming(schema, table, None)
         if root is not None:
             naming = Naming(root_schema, root, f"{schema}.{table}")
-        tables[oid] = Known(oid, membership, schema, table, naming, keyed, heap)
+        tables[oid] = Known(oid, membership, schema, table, naming, *rest)
     return _Seen(
         exists=found is not None,
         stamp=None if stamp is None else " ".join(stamp),

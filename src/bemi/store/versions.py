@@ -181,6 +181,19 @@ def count(cursor: psycopg.Cursor[Any], schema: str, source_id: int) -> int:
     return int(row[0])
 
 
+def read_filenodes(conn: psycopg.Connection[Any], schema: str, source_id: int) -> dict[int, int]:
+    """The filenode of each table as the catalog was read last."""
+    rows = conn.execute(
+        sql.SQL(
+            "select distinct on (relation) relation::bigint, filenode from {} "
+            "where source_id = %s order by relation, epoch desc, read_position desc, "
+            "from_position desc, from_ordinal desc"
+        ).format(sql.Identifier(schema, "table_versions")),
+        [source_id],
+    )
+    return dict(rows.fetchall())
+
+
 def insert(
     cursor: psycopg.Cursor[Any] | psycopg.Connection[Any],
     schema: str,
