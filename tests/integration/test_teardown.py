@@ -1,5 +1,6 @@
 """`teardown`: the source is as before `init`, and the history goes only when asked."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,6 +115,19 @@ def test_twice(settings: Settings) -> None:
     init(settings)
     assert teardown(settings, history=True).changed
     assert teardown(settings, history=True).changed == ()
+
+
+def test_names_that_are_not_the_sources_do_not_remove_it(
+    settings: Settings, destination: Connection
+) -> None:
+    """Its worker would let it go, and its slot would stay."""
+    init(settings)
+    mistyped = dataclasses.replace(settings, slot="not_made", publication="not_made")
+    with pytest.raises(SetupError, match="the history knows the source"):
+        teardown(mistyped)
+    stored = sources.read(destination, "bemi", settings.source)
+    assert stored is not None
+    assert stored.removed_at is None
 
 
 def test_a_source_that_was_never_set_up(settings: Settings, source: Connection) -> None:

@@ -47,7 +47,10 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
             found = _droppable_slot(source, settings, notes)
             published = _droppable_publication(source, settings, notes)
         stored, refused = _stored(settings, notes, required=history)
-        if refused is not None and (found is not None or published is not None):
+        # Where neither side has anything of it, there is nothing to be mistaken about.
+        if refused is not None and (
+            stored is not None or found is not None or published is not None
+        ):
             raise refused
         if history:
             with (
