@@ -241,7 +241,7 @@ def test_whatever_goes_in_the_worker_can_read_what_comes_out(context: dict[str, 
 
 def test_importing_bemi_loads_the_standard_library_only() -> None:
     code = (
-        "import sys; import bemi, bemi.integrations.psycopg;"
+        "import sys; import bemi, bemi.context.sender;"
         "print([n for n in {m.partition('.')[0] for m in sys.modules} "
         "if n not in sys.stdlib_module_names and n not in ('bemi', '__main__')])"
     )

@@ -17,7 +17,7 @@ print(json.dumps(sorted(names - sys.stdlib_module_names - {{"bemi"}})))
 
 
 @pytest.mark.parametrize(
-    "module", ["bemi", "bemi.context", "bemi.integrations.psycopg", "bemi.embedded"]
+    "module", ["bemi", "bemi.context.sender", "bemi.integrations", "bemi.embedded"]
 )
 def test_import_loads_only_the_standard_library(module: str) -> None:
     done = subprocess.run(

@@ -7,7 +7,12 @@ thread with an empty one. Nothing here talks to a database.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
+
+from bemi.context.lazy import Lazy
+
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 # The mappings in it are never changed in place: they are shared by copies of the context.
 _current: ContextVar[Mapping[str, Any] | None] = ContextVar("bemi_context", default=None)
@@ -21,6 +26,8 @@ def context(values: Mapping[str, Any] | None = None, /, **more: Any) -> Iterator
             ...
 
     Names that are not Python identifiers go into a mapping: `bemi.context({"trace-id": 7})`.
+    A function stands for what it returns: it is called when the context is first sent, once, and
+    not at all where nothing is written.
     """
     before = _current.get()
     merge_context(values, **more)
@@ -33,12 +40,12 @@ def context(values: Mapping[str, Any] | None = None, /, **more: Any) -> Iterator
 
 def set_context(values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
     """Replaces the whole current context."""
-    _current.set({**(values or {}), **more})
+    _current.set(_lazily({**(values or {}), **more}))
 
 
 def merge_context(values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
     """Adds values to the current context; a name that is there already gets the new value."""
-    _current.set({**(_current.get() or {}), **(values or {}), **more})
+    _current.set({**(_current.get() or {}), **_lazily({**(values or {}), **more})})
 
 
 def current_context() -> dict[str, Any]:
@@ -49,3 +56,16 @@ def current_context() -> dict[str, Any]:
 def clear_context() -> None:
     """Empties the current context."""
     _current.set(None)
+
+
+def peek() -> Mapping[str, Any]:
+    """The current context itself: the same object as long as it has not changed."""
+    return _current.get() or _EMPTY
+
+
+def _lazily(values: dict[str, Any]) -> dict[str, Any]:
+    """With functions wrapped, so that all who share the context share their values."""
+    for name, value in values.items():
+        if callable(value) and not isinstance(value, Lazy | type):
+            values[name] = Lazy(value)
+    return values

@@ -17,6 +17,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
+from bemi.context.lazy import Lazy
+
 PREFIX: Final = "_bemi"
 LIMIT: Final = 1 << 20
 """Bytes of the whole encoded context. The worker drops what is larger."""
@@ -37,12 +39,23 @@ _ROOM_FOR_NOTES: Final = 2 * _MAX_NOTES * (_MAX_PATH + 4)
 _ELLIPSIS: Final = "…"
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
+REDACTED: Final = "***"
+# Letters and digits only, in lower case, at the end of a member's name.
+_SECRET: Final = re.compile(
+    "(password|passwd|passphrase|secret|token|apikey|privatekey|authorization|cookie|credentials?"
+    "|creditcard|cardnumber|cvv|cvc)$"
+)
+_SEPARATORS: Final = re.compile(r"[\W_]+")
+
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
-def encode(context: Mapping[str, object]) -> str:
-    """The content of the message: one JSON object, in ASCII, of at most 1 MiB. Never raises."""
-    encoder = _Encoder()
+def encode(context: Mapping[str, object], *, redact: bool = True) -> str:
+    """The content of the message: one JSON object, in ASCII, of at most 1 MiB. Never raises.
+
+    `redact`: members whose names look like those of secrets are left out; see the contract.
+    """
+    encoder = _Encoder(redact=redact)
     value = encoder.value(context, (), 0)
     if not isinstance(value, dict):
         value = {}
@@ -62,7 +75,8 @@ def encode(context: Mapping[str, object]) -> str:
 class _Encoder:
     """Turns values into what JSON has, and remembers which ones it altered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, redact: bool) -> None:
+        self._redact = redact
         self.notes: dict[str, list[str]] = {}
         self._left = _MAX_VALUES
 
@@ -71,6 +85,9 @@ class _Encoder:
 
     def truncated(self, *path: str) -> None:
         self._note("truncated", path)
+
+    def redacted(self, *path: str) -> None:
+        self._note("redacted", path)
 
     def _note(self, kind: str, path: tuple[str, ...]) -> None:
         noted = self.notes.setdefault(kind, [])
@@ -95,7 +112,7 @@ class _Encoder:
             case enum.Enum():
                 return self.value(value.value, path, depth)
             case str():
-                return self.text(value, path)
+                return self.text(str(value), path)
             case int():
                 if value.bit_length() > _MAX_BITS:
                     return self._name_of(value, path)
@@ -109,6 +126,10 @@ class _Encoder:
         self._left -= 1
         if depth >= _MAX_DEPTH or self._left < 0:
             return self._name_of(value, path)
+        if type(value).__name__ == "__proxy__":
+            return self.text(str(value), path)  # Django's lazy strings
+        if isinstance(value, Lazy):
+            return self.value(value(), path, depth)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             members = {
                 field.name: getattr(value, field.name) for field in dataclasses.fields(value)
@@ -131,7 +152,11 @@ class _Encoder:
         members: dict[str, Json] = {}
         for key, member in value.items():
             name = self._key(key, path)
-            members[name] = self.value(member, (*path, name), depth + 1)
+            if self._redact and _SECRET.search(_SEPARATORS.sub("", name.lower())):
+                self.redacted(*path, name)
+                members[name] = REDACTED
+            else:
+                members[name] = self.value(member, (*path, name), depth + 1)
         return members
 
     def text(self, value: str, path: tuple[str, ...]) -> str:

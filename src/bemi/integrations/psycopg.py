@@ -1,54 +1,69 @@
-"""Sends the current context through a psycopg 3 connection, as a message in its transaction.
+"""Sends the current context through psycopg 3: before the first write of each transaction, by
+itself (`Connection`, `AsyncConnection`, `install`), or when it is told to (`emit`).
 
-Imports psycopg only for the type checker: a connection that is handed in has loaded it already.
+The message travels with the write that it belongs to, in one round trip. In autocommit mode that
+makes one transaction of the two, since PostgreSQL ends it where the round trip ends.
 """
 
+import contextlib
+import functools
 import warnings
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, Final, LiteralString, overload
 
+import psycopg
+from psycopg import pq, sql
+from psycopg.rows import tuple_row
+
 from bemi.context import current_context, wire
+from bemi.context.sender import CHECK, Due, Sender
+from bemi.context.statements import Statement
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection, Connection
+    from psycopg.abc import Params, Query
 
 # A standby takes no messages, and a failing statement would end the application's transaction.
 # Cast, because the function exists for text and for bytea.
 EMIT: Final[LiteralString] = (
-    "select case when not pg_is_in_recovery() "
-    "then pg_logical_emit_message(true, %s::text, %s::text) end"
+    "select case when not pg_catalog.pg_is_in_recovery() "
+    "then pg_catalog.pg_logical_emit_message(true, %s::text, %s::text) end"
 )
 
+_SEND: Final[LiteralString] = "select pg_catalog.pg_logical_emit_message(true, '_bemi', %s::text)"
+
+_IDLE: Final = pq.TransactionStatus.IDLE
+_INERROR: Final = pq.TransactionStatus.INERROR
+
 
 @overload
-def emit(connection: "Connection[Any]") -> None: ...
+def emit(connection: "psycopg.Connection[Any]") -> None: ...
 @overload
-def emit(connection: "AsyncConnection[Any]") -> Awaitable[None]: ...
-def emit(connection: "Connection[Any] | AsyncConnection[Any]") -> Awaitable[None] | None:
+def emit(connection: "psycopg.AsyncConnection[Any]") -> Awaitable[None]: ...
+def emit(
+    connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]",
+) -> Awaitable[None] | None:
     """Sends what is current, `{}` too, so that an earlier context of the transaction ends.
 
     To be awaited for an AsyncConnection. Sends nothing into a transaction that has failed, and
     warns where there is none that it could belong to: in autocommit mode outside of a block.
     """
-    from psycopg import AsyncConnection
-
-    if isinstance(connection, AsyncConnection):
+    if isinstance(connection, psycopg.AsyncConnection):
         return _emit_async(connection)
     if _takes_message(connection):
         connection.execute(EMIT, _parameters(), prepare=False)
     return None
 
 
-async def _emit_async(connection: "AsyncConnection[Any]") -> None:
+async def _emit_async(connection: "psycopg.AsyncConnection[Any]") -> None:
     if _takes_message(connection):
         await connection.execute(EMIT, _parameters(), prepare=False)
 
 
-def _takes_message(connection: "Connection[Any] | AsyncConnection[Any]") -> bool:
-    from psycopg.pq import TransactionStatus
-
+def _takes_message(
+    connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]",
+) -> bool:
     status = connection.info.transaction_status
-    if status == TransactionStatus.IDLE and connection.autocommit:
+    if status == _IDLE and connection.autocommit:
         warnings.warn(
             "bemi.emit was called in autocommit mode outside of a transaction, where no write can"
             " follow in the same one; call it inside `with connection.transaction():`",
@@ -56,8 +71,322 @@ def _takes_message(connection: "Connection[Any] | AsyncConnection[Any]") -> bool
             stacklevel=4,
         )
         return False
-    return status != TransactionStatus.INERROR
+    return status != _INERROR
 
 
 def _parameters() -> tuple[str, str]:
     return wire.PREFIX, wire.encode(current_context())
+
+
+# --- by itself -------------------------------------------------------------------------------
+
+
+def install(
+    connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]",
+    *,
+    functions: Collection[str] = (),
+    sql: bool = False,
+    redact: bool = True,
+) -> None:
+    """Makes an open connection send the context of its transactions.
+
+    Cursors that it has made before go on without. `functions`: names of functions whose calls
+    count as writes. `sql`: each statement that writes has its text in its changes' context, as
+    `SQL`, never with parameters. `redact=False` keeps members that look like secrets.
+    """
+    base: type = type(connection)
+    connection.__class__ = _tracking(base)
+    state = connection.__dict__
+    if "cursor_factory" in state:  # else it was one already, and gets other options
+        state["bemi_cursor_factory"] = state.pop("cursor_factory")
+    state["bemi_sender"] = Sender(functions=functions, sql=sql, redact=redact)
+
+
+class _Shared:
+    """What synchronous and asynchronous connections have alike: the sender, and their cursors."""
+
+    bemi_cursor_factory: type
+
+    @functools.cached_property
+    def bemi_sender(self) -> Sender:
+        return Sender()
+
+    @property
+    def cursor_factory(self) -> type:
+        tracking: type = _tracking(self.bemi_cursor_factory)
+        return tracking
+
+    @cursor_factory.setter
+    def cursor_factory(self, factory: type) -> None:
+        self.bemi_cursor_factory = factory
+
+    def bemi_due(self, query: "Query") -> tuple[Statement, Due | None]:
+        """What a statement does, and what is to be sent before it."""
+        sender = self.bemi_sender
+        text = _text(query, self)
+        statement = sender.statement(text)
+        pgconn = self.pgconn  # type: ignore[attr-defined]
+        status = pgconn.transaction_status
+        if status == _INERROR or (not statement.writes and status != _IDLE):
+            return statement, None
+        in_transaction = status != _IDLE
+        autocommit = self.autocommit  # type: ignore[attr-defined]
+        if pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            # The status is that of the last round trip. A pipeline in autocommit mode has
+            # transactions that end where it is synchronised: each write brings its own message.
+            if autocommit and status != pq.TransactionStatus.INTRANS:
+                sender.ended()
+            in_transaction = True
+        return statement, sender.due(
+            statement, in_transaction=in_transaction, autocommit=autocommit, text=text
+        )
+
+    def bemi_pipelines(self, statement: Statement) -> bool:
+        """Whether message and statement can share a round trip."""
+        pgconn = self.pgconn  # type: ignore[attr-defined]
+        return (
+            not statement.several
+            and pgconn.pipeline_status == pq.PipelineStatus.OFF
+            and psycopg.Pipeline.is_supported()
+        )
+
+
+def _text(query: "Query", connection: Any) -> str | bytes:
+    if isinstance(query, str | bytes):
+        return query
+    if isinstance(query, sql.Composable):
+        return query.as_string(connection)
+    return " $ ".join(query.strings)  # a template string
+
+
+def _sync_connection(base: Any) -> type:
+    """A class of synchronous connections that send contexts, made of one that does not."""
+
+    class Tracking(base, _Shared):  # type: ignore[misc]
+        def commit(self) -> None:
+            super().commit()
+            self.bemi_sender.ended()
+
+        def rollback(self) -> None:
+            super().rollback()
+            self.bemi_sender.ended()
+
+        def tpc_begin(self, xid: "psycopg.Xid | str") -> None:
+            super().tpc_begin(xid)
+            self.bemi_sender.ended()
+
+        @contextlib.contextmanager
+        def transaction(
+            self, savepoint_name: str | None = None, force_rollback: bool = False
+        ) -> Iterator[psycopg.Transaction]:
+            with (
+                _followed(self, self.bemi_sender, force_rollback) as block,
+                super().transaction(savepoint_name, force_rollback) as transaction,
+            ):
+                with block:
+                    yield transaction
+
+    return Tracking
+
+
+def _async_connection(base: Any) -> type:
+    """The same of asynchronous ones."""
+
+    class Tracking(base, _Shared):  # type: ignore[misc]
+        async def commit(self) -> None:
+            await super().commit()
+            self.bemi_sender.ended()
+
+        async def rollback(self) -> None:
+            await super().rollback()
+            self.bemi_sender.ended()
+
+        async def tpc_begin(self, xid: "psycopg.Xid | str") -> None:
+            await super().tpc_begin(xid)
+            self.bemi_sender.ended()
+
+        @contextlib.asynccontextmanager
+        async def transaction(
+            self, savepoint_name: str | None = None, force_rollback: bool = False
+        ) -> AsyncIterator[psycopg.AsyncTransaction]:
+            with _followed(self, self.bemi_sender, force_rollback) as block:
+                async with super().transaction(savepoint_name, force_rollback) as transaction:
+                    with block:
+                        yield transaction
+
+    return Tracking
+
+
+@contextlib.contextmanager
+def _followed(connection: Any, sender: Sender, lost: bool) -> Iterator[Any]:
+    """Follows a block of `transaction()`: a savepoint, where one is open already.
+
+    Yields what the block's body runs in, which sees whether it failed: the block itself may
+    swallow that.
+    """
+    outermost = connection.pgconn.transaction_status == _IDLE
+    if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+        outermost = (
+            connection.autocommit
+            and connection.pgconn.transaction_status != pq.TransactionStatus.INTRANS
+        )
+    mark = f" {sender.depth}"  # no name that SQL has
+
+    @contextlib.contextmanager
+    def body() -> Iterator[None]:
+        nonlocal lost
+        try:
+            yield
+        except BaseException:
+            lost = True
+            raise
+
+    if outermost:
+        sender.ended()
+    else:
+        sender.set_savepoint(mark)
+    try:
+        yield body()
+    finally:
+        if outermost:
+            sender.ended()
+        elif lost:
+            sender.rolled_back_to(mark)
+        sender.released(mark)
+
+
+def _sync_cursor(base: Any) -> type:
+    """A class of cursors that send what is due before each statement."""
+
+    class Tracking(base):  # type: ignore[misc]
+        __slots__ = ()
+
+        def execute(self, query: "Query", params: "Params | None" = None, **options: Any) -> Any:
+            with self.bemi_sent(query):
+                return super().execute(query, params, **options)
+
+        def executemany(self, query: "Query", params_seq: Any, **options: Any) -> None:
+            with self.bemi_sent(query):
+                super().executemany(query, params_seq, **options)
+
+        def stream(self, query: "Query", params: "Params | None" = None, **options: Any) -> Any:
+            with self.bemi_sent(query, alone=True):
+                yield from super().stream(query, params, **options)
+
+        @contextlib.contextmanager
+        def copy(self, statement: "Query", params: "Params | None" = None, **options: Any) -> Any:
+            with (
+                self.bemi_sent(statement, alone=True),
+                super().copy(statement, params, **options) as copy,
+            ):
+                yield copy
+
+        @contextlib.contextmanager
+        def bemi_sent(self, query: "Query", *, alone: bool = False) -> Iterator[None]:
+            """Around a statement, so that the context is in its transaction; `alone`: it can't be
+            sent in a pipeline."""
+            conn: Any = self.connection
+            statement, due = conn.bemi_due(query)
+            sender: Sender = conn.bemi_sender
+            if due is not None and not sender.allowed:
+                cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+                due = (
+                    due if sender.checked(cursor.execute(CHECK, prepare=False).fetchone()) else None
+                )
+            with contextlib.ExitStack() as stack:
+                if due is not None:
+                    if not alone and conn.bemi_pipelines(statement):
+                        stack.enter_context(conn.pipeline())
+                    elif due.wrap:
+                        stack.enter_context(psycopg.Connection.transaction(conn))
+                    psycopg.Cursor(conn).execute(_SEND, (due.content,), prepare=False)
+                yield
+            if due is not None:
+                sender.sent(due)
+            sender.ran(statement)
+
+    return Tracking
+
+
+def _async_cursor(base: Any) -> type:
+    """The same of asynchronous ones."""
+
+    class Tracking(base):  # type: ignore[misc]
+        __slots__ = ()
+
+        async def execute(
+            self, query: "Query", params: "Params | None" = None, **options: Any
+        ) -> Any:
+            async with self.bemi_sent(query):
+                return await super().execute(query, params, **options)
+
+        async def executemany(self, query: "Query", params_seq: Any, **options: Any) -> None:
+            async with self.bemi_sent(query):
+                await super().executemany(query, params_seq, **options)
+
+        async def stream(
+            self, query: "Query", params: "Params | None" = None, **options: Any
+        ) -> Any:
+            async with self.bemi_sent(query, alone=True):
+                async for row in super().stream(query, params, **options):
+                    yield row
+
+        @contextlib.asynccontextmanager
+        async def copy(
+            self, statement: "Query", params: "Params | None" = None, **options: Any
+        ) -> AsyncIterator[Any]:
+            async with (
+                self.bemi_sent(statement, alone=True),
+                super().copy(statement, params, **options) as copy,
+            ):
+                yield copy
+
+        @contextlib.asynccontextmanager
+        async def bemi_sent(self, query: "Query", *, alone: bool = False) -> AsyncIterator[None]:
+            conn: Any = self.connection
+            statement, due = conn.bemi_due(query)
+            sender: Sender = conn.bemi_sender
+            if due is not None and not sender.allowed:
+                cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+                answer = await (await cursor.execute(CHECK, prepare=False)).fetchone()
+                due = due if sender.checked(answer) else None
+            async with contextlib.AsyncExitStack() as stack:
+                if due is not None:
+                    if not alone and conn.bemi_pipelines(statement):
+                        await stack.enter_async_context(conn.pipeline())
+                    elif due.wrap:
+                        await stack.enter_async_context(psycopg.AsyncConnection.transaction(conn))
+                    await psycopg.AsyncCursor(conn).execute(_SEND, (due.content,), prepare=False)
+                yield
+            if due is not None:
+                sender.sent(due)
+            sender.ran(statement)
+
+    return Tracking
+
+
+@functools.cache
+def _tracking(base: type) -> Any:
+    """A connection or cursor class that sends contexts, made of one that does not."""
+    if hasattr(base, "bemi_sent") or issubclass(base, _Shared):
+        return base
+    makers: dict[type, Callable[[Any], type]] = {
+        psycopg.Connection: _sync_connection,
+        psycopg.AsyncConnection: _async_connection,
+        psycopg.Cursor: _sync_cursor,
+        psycopg.AsyncCursor: _async_cursor,
+    }
+    for library, make in makers.items():
+        if issubclass(base, library):
+            made = make(base)
+            made.__name__, made.__qualname__ = base.__name__, base.__qualname__
+            return made
+    raise TypeError(f"{base.__qualname__} is no connection or cursor of psycopg")
+
+
+if TYPE_CHECKING:
+    Connection = psycopg.Connection
+    AsyncConnection = psycopg.AsyncConnection
+else:
+    Connection = _tracking(psycopg.Connection)
+    AsyncConnection = _tracking(psycopg.AsyncConnection)

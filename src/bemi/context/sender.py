@@ -1,0 +1,167 @@
+"""Decides when the context of a connection's transaction is to be sent, and knows what was.
+
+One for each connection. It does no I/O: an integration asks `due` before each statement, sends
+what it is told to, and says how things went. Sent once per transaction, before its first write;
+again when the context has changed since, or was lost with a savepoint.
+"""
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString
+
+from bemi.context import current, wire
+from bemi.context.statements import Statement, classify
+
+CHECK: Final[LiteralString] = (
+    "select pg_catalog.pg_is_in_recovery(), pg_catalog.has_function_privilege(p.oid, 'execute'), "
+    "p.oid::pg_catalog.regprocedure::text from pg_catalog.pg_proc p "
+    "where p.proname = 'pg_logical_emit_message' "
+    "and p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace "
+    "and p.proargtypes[2] = 'pg_catalog.text'::pg_catalog.regtype"
+)
+"""Asked once per connection: a statement that fails would end the application's transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A content to be sent before a statement; `wrap`: in a transaction around the two."""
+
+    content: str
+    wrap: bool
+
+
+class Sender:
+    """What one connection has sent in its open transaction.
+
+    `functions`: names of functions that count as writes when a statement calls them. `sql`: the
+    text of each statement that writes goes with its changes, as `SQL`, and never its parameters.
+    `redact`: members of the context that look like secrets are left out.
+    """
+
+    __slots__ = (
+        "_functions", "_mapping", "_redact", "_savepoints", "_sent", "_sql", "allowed",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, functions: Collection[str] = (), sql: bool = False, redact: bool = True
+    ) -> None:
+        self._functions = frozenset(name.lower().rpartition(".")[2] for name in functions)
+        self._sql = sql
+        self._redact = redact
+        self._sent: str | None = None
+        self._mapping: Mapping[str, Any] | None = None
+        self._savepoints: list[tuple[str, str | None]] = []
+        self.allowed: bool | None = None
+        """Whether the role may send; None while that was not asked (see `CHECK`)."""
+
+    def statement(self, text: str | bytes) -> Statement:
+        return classify(text, self._functions)
+
+    def due(
+        self,
+        statement: Statement,
+        *,
+        in_transaction: bool,
+        autocommit: bool,
+        text: str | bytes = "",
+    ) -> Due | None:
+        """What has to be sent before a statement, if anything.
+
+        `in_transaction`: one is open; otherwise the statement begins one, unless `autocommit`.
+        """
+        if not in_transaction:
+            self.ended()
+        if not statement.writes or self.allowed is False:
+            return None
+        wrap = autocommit and not in_transaction
+        if wrap and not statement.wrappable:
+            return None
+        mapping = current.peek()
+        if mapping is self._mapping and self._sent is not None and not self._sql:
+            return None
+        if self._sent is None and not mapping and not self._sql:
+            return None  # as it is without a message
+        content = self._encode(mapping, text)
+        if content == self._sent:
+            self._mapping = mapping
+            return None
+        return Due(content, wrap)
+
+    def _encode(self, mapping: Mapping[str, Any], text: str | bytes) -> str:
+        if not self._sql:
+            return wire.encode(mapping, redact=self._redact)
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        return wire.encode({**mapping, "SQL": text}, redact=self._redact)
+
+    def checked(self, answer: Sequence[Any] | None) -> bool:
+        """Take the row that `CHECK` gave; whether to send. A standby is asked again later."""
+        in_recovery, may_emit, function = answer or (True, False, "")
+        if in_recovery:
+            return False
+        self.allowed = bool(may_emit)
+        if not may_emit:
+            _warn_once(
+                "the database role may not send contexts, so changes are captured without;"
+                f" fix: grant execute on function {function} to the role"
+            )
+        return self.allowed
+
+    def sent(self, due: Due) -> None:
+        """It is in the open transaction. Where it was wrapped, that has ended by now."""
+        if not due.wrap:
+            self._sent, self._mapping = due.content, current.peek()
+
+    def ran(self, statement: Statement) -> None:
+        """A statement succeeded: follow what it did to the transaction."""
+        for control, name in statement.controls:
+            if control in ("begin", "end"):
+                self.ended()
+            elif control == "savepoint":
+                self.set_savepoint(name)
+            elif control == "release":
+                self.released(name)
+            else:
+                self.rolled_back_to(name)
+
+    def ended(self) -> None:
+        """The transaction was committed or rolled back, or another one began."""
+        self._sent = self._mapping = None
+        self._savepoints.clear()
+
+    @property
+    def depth(self) -> int:
+        """How many savepoints are set."""
+        return len(self._savepoints)
+
+    def set_savepoint(self, name: str) -> None:
+        self._savepoints.append((name, self._sent))
+
+    def released(self, name: str) -> None:
+        self._leave(name)
+
+    def rolled_back_to(self, name: str) -> None:
+        """What was sent since is lost. Where a savepoint was not seen, that may be everything."""
+        self._mapping = None
+        self._sent = self._leave(name)
+        self._savepoints.append((name, self._sent))
+
+    def _leave(self, name: str) -> str | None:
+        """Forget a savepoint and those behind it; what had been sent when it was set."""
+        for at in range(len(self._savepoints) - 1, -1, -1):
+            if self._savepoints[at][0] == name:
+                sent = self._savepoints[at][1]
+                del self._savepoints[at:]
+                return sent
+        return None
+
+
+_warned: Final[set[str]] = set()
+
+
+def _warn_once(message: str) -> None:
+    """Applications have many connections: the first one says it."""
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(f"bemi: {message}", RuntimeWarning, stacklevel=2)

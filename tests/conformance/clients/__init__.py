@@ -1,0 +1,9 @@
+"""The libraries that contexts go through, each as an application would use it.
+
+A module a library. The rules in `test_rules.py` are the same for all of them.
+"""
+
+from tests.conformance.clients import psycopg3
+from tests.conformance.clients.client import Client
+
+CLIENTS: tuple[Client, ...] = (psycopg3.SYNC, psycopg3.ASYNC)

@@ -1,0 +1,60 @@
+"""Each rule with each library, and the table of what came out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import bemi
+from tests.conformance.clients import CLIENTS
+from tests.conformance.clients.client import Client
+from tests.conformance.wal import Log
+
+_MARKS = {"passed": "yes", "failed": "NO", "skipped": "-"}
+
+
+@pytest.fixture(params=CLIENTS, ids=str)
+def client(request: pytest.FixtureRequest, record_property: Any) -> Client:
+    chosen: Client = request.param
+    record_property("client", chosen.name)
+    record_property("rule", request.function.__doc__.strip().splitlines()[0])
+    return chosen
+
+
+@pytest.fixture
+def log(source_url: str) -> Iterator[Log]:
+    bemi.clear_context()
+    made = Log(source_url)
+    yield made
+    made.close()
+    bemi.clear_context()
+
+
+class _Table:
+    def __init__(self) -> None:
+        self.outcomes: dict[str, dict[str, str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        known = dict(report.user_properties)
+        if "rule" not in known or (report.when != "call" and report.passed):
+            return
+        row = self.outcomes.setdefault(str(known["rule"]), {})
+        mark = _MARKS[report.outcome]
+        if row.get(str(known["client"])) != "NO":
+            row[str(known["client"])] = mark
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        names = [client.name for client in CLIENTS]
+        if not self.outcomes:
+            return
+        terminalreporter.section("the rules, and who keeps them")
+        width = max(map(len, self.outcomes))
+        terminalreporter.line(" " * width + "  " + "  ".join(names))
+        for rule, row in self.outcomes.items():
+            marks = "  ".join(row.get(name, "").center(len(name)) for name in names)
+            terminalreporter.line(f"{rule:{width}}  {marks}".rstrip())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Table(), "bemi-conformance-table")

@@ -1,0 +1,45 @@
+"""What a transaction left in the write-ahead log, seen by a plugin that is not ours."""
+
+import json
+from typing import Any
+
+import psycopg
+
+TODO = "create table todo (id serial primary key, task text, n int)"
+
+
+class Log:
+    """The contexts and writes of a database, in order, by transaction. One slot a database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.conn = psycopg.connect(url, autocommit=True)
+        self.conn.execute(TODO)
+        self._slot = f"seen_{self.conn.info.dbname}"
+        self.conn.execute(
+            "select pg_create_logical_replication_slot(%s, 'test_decoding')", [self._slot]
+        )
+
+    def seen(self) -> list[list[Any]]:
+        """Since the last call, each transaction: contexts as objects, writes by their names."""
+        rows = self.conn.execute(
+            "select data from pg_logical_slot_get_changes(%s, null, null, 'skip-empty-xacts', '1',"
+            " 'include-xids', '0')",
+            [self._slot],
+        ).fetchall()
+        found: list[list[Any]] = []
+        for (data,) in rows:
+            if data.startswith("BEGIN"):
+                found.append([])
+            elif data.startswith("message: transactional: 1 prefix: _bemi,"):
+                found[-1].append(json.loads(data.partition("content:")[2]))
+            elif data.startswith("table"):
+                found[-1].append(data.split(": ")[1].lower())
+        return [each for each in found if each]
+
+    def tasks(self) -> list[str]:
+        rows = self.conn.execute("select task from todo order by id").fetchall()
+        return [row[0] for row in rows]
+
+    def close(self) -> None:
+        self.conn.close()

@@ -1,0 +1,194 @@
+"""When a context is sent: once per transaction that writes, and again when it has to be."""
+
+import json
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+import bemi
+from bemi.context import sender as senders
+from bemi.context.sender import Sender
+
+
+@pytest.fixture(autouse=True)
+def no_context() -> Iterator[None]:
+    bemi.clear_context()
+    yield
+    bemi.clear_context()
+
+
+class Session:
+    """A connection of which only the sender is there: what it would send, in order."""
+
+    def __init__(self, *, autocommit: bool = False, **options: object) -> None:
+        self.sender = Sender(**options)  # type: ignore[arg-type]
+        self.sender.allowed = True
+        self.autocommit = autocommit
+        self.open = False
+        self.sent: list[object] = []
+
+    def run(self, *texts: str) -> list[object]:
+        """What was sent before each of these statements; None: nothing."""
+        before = len(self.sent)
+        for text in texts:
+            statement = self.sender.statement(text)
+            due = self.sender.due(
+                statement, in_transaction=self.open, autocommit=self.autocommit, text=text
+            )
+            self.sent.append(None if due is None else json.loads(due.content))
+            if due is not None:
+                assert due.wrap is (self.autocommit and not self.open)
+                self.sender.sent(due)
+            self.sender.ran(statement)
+            controls = {control for control, _ in statement.controls}
+            self.open = (self.open or not self.autocommit or "begin" in controls) and (
+                "end" not in controls
+            )
+        return self.sent[before:]
+
+
+WRITE = "insert into t values (1)"
+
+
+def test_once_per_transaction_before_the_first_write() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        assert at.run("select 1", WRITE, "select 1", WRITE) == [None, {"user_id": 1}, None, None]
+        assert at.run("commit", "select 1", "commit") == [None] * 3
+        assert at.run(WRITE) == [{"user_id": 1}]
+
+
+def test_again_when_it_changed_and_not_when_it_is_as_it_was() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        at.run(WRITE)
+        with bemi.context(job="mail"):
+            assert at.run("select 1", WRITE) == [None, {"user_id": 1, "job": "mail"}]
+        with bemi.context(user_id=1, job="mail"):
+            assert at.run(WRITE) == [None]
+        assert at.run(WRITE, WRITE) == [{"user_id": 1}, None]
+    assert at.run(WRITE) == [{}], "an earlier one ends"
+
+
+def test_no_context_sends_nothing() -> None:
+    assert Session().run(WRITE, "commit", WRITE) == [None] * 3
+
+
+def test_a_savepoint_that_was_rolled_back_took_it_along() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        assert at.run("savepoint a", WRITE, "rollback to a", WRITE) == [
+            None,
+            {"user_id": 1},
+            None,
+            {"user_id": 1},
+        ]
+
+
+def test_what_was_sent_before_a_savepoint_stays() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        at.run(WRITE, "savepoint a", "savepoint b", WRITE)
+        assert at.run("rollback to b", WRITE, "rollback to a", WRITE) == [None] * 4
+        with bemi.context(job="mail"):
+            at.run(WRITE)
+        assert at.run("rollback to a", WRITE) == [None, None]
+
+
+def test_a_released_savepoint_keeps_it() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        at.run("savepoint a", "savepoint b", WRITE, "release b")
+        assert at.run(WRITE, "rollback to a", WRITE) == [None, None, {"user_id": 1}]
+
+
+def test_savepoints_of_one_name_hide_each_other() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        at.run("savepoint a", WRITE, "savepoint a")
+        assert at.run("rollback to a", WRITE, "release a") == [None] * 3
+        assert at.run("rollback to a", WRITE) == [None, {"user_id": 1}]
+
+
+def test_back_to_a_savepoint_that_nobody_saw() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        at.run(WRITE)
+        assert at.run("rollback to unseen", WRITE) == [None, {"user_id": 1}]
+
+
+def test_autocommit_sends_it_with_each_write() -> None:
+    at = Session(autocommit=True)
+    with bemi.context(user_id=1):
+        assert at.run(WRITE, "select 1", WRITE) == [{"user_id": 1}, None, {"user_id": 1}]
+        assert at.run("begin", WRITE, WRITE, "commit") == [None, {"user_id": 1}, None, None]
+        assert at.run("vacuum t", "create index concurrently i on t (a)") == [None, None]
+
+
+def test_sql_goes_with_its_changes_and_never_into_reads() -> None:
+    at = Session(sql=True)
+    with bemi.context(user_id=1):
+        assert at.run("select 1", WRITE, WRITE, "delete from t") == [
+            None,
+            {"user_id": 1, "SQL": WRITE},
+            None,
+            {"user_id": 1, "SQL": "delete from t"},
+        ]
+    assert at.run(WRITE) == [{"SQL": WRITE}]
+
+
+def test_functions_count_when_they_are_named() -> None:
+    at = Session(functions=["app.close_month"])
+    with bemi.context(user_id=1):
+        assert at.run("select other()", "select app.close_month()") == [None, {"user_id": 1}]
+
+
+def test_values_are_found_out_once_and_only_for_writes() -> None:
+    calls: list[int] = []
+
+    def user() -> int:
+        calls.append(1)
+        return len(calls)
+
+    one, other = Session(), Session()
+    with bemi.context(user_id=user):
+        one.run("select 1")
+        assert calls == []
+        assert one.run(WRITE, "commit", WRITE) == [{"user_id": 1}, None, {"user_id": 1}]
+        with bemi.context(job="mail"):
+            assert other.run(WRITE) == [{"user_id": 1, "job": "mail"}]
+    assert calls == [1]
+
+
+def test_a_function_that_fails_or_needs_itself_is_named_instead() -> None:
+    at = Session()
+
+    def fails() -> int:
+        raise RuntimeError
+
+    with bemi.context(a=fails, b=lambda: at.run(WRITE)):
+        (sent, *_) = at.run(WRITE)[-1:]
+    assert isinstance(sent, dict)
+    assert sent["a"] == "Lazy"
+    assert "a" in sent["_bemi"]["replaced"]
+
+
+def test_a_role_that_may_not_send_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "_warned", set())
+    first, second = Sender(), Session()
+    with pytest.warns(RuntimeWarning, match="grant execute on function f"):
+        assert first.checked((False, False, "f")) is False
+    second.sender.allowed = None
+    assert second.sender.checked((False, False, "f")) is False, "without a warning, an error here"
+    with bemi.context(user_id=1):
+        assert second.run(WRITE) == [None]
+
+
+def test_a_standby_is_asked_again() -> None:
+    at = Sender()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert at.checked((True, False, "f")) is False
+        assert at.allowed is None
+        assert at.checked((False, True, "f")) is True
