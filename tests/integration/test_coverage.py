@@ -15,6 +15,7 @@ from psycopg import sql
 from bemi.capture import coverage, worker
 from bemi.capture.coverage import Kept
 from bemi.capture.setup import init
+from bemi.capture.sight import Memory
 from bemi.capture.snapshot import begin_coverage
 from bemi.embedded import Server
 from bemi.errors import GapError, PassingError, UnknownStateError
@@ -562,7 +563,7 @@ def test_a_worker_hears_of_renamed_labels_while_it_runs(at: Covered) -> None:
     at.source.execute("create type mood as enum ('sad', 'ok'); alter table t add m mood")
     at.source.execute("insert into t values (1, 'a', 'sad')")
     at.catch_up()
-    memory = coverage.Memory()
+    memory = Memory()
     at.keep(memory=memory)
     stop = threading.Event()
     running = threading.Thread(target=worker.run, args=[at.settings], kwargs={"stop": stop})
@@ -612,7 +613,7 @@ def test_a_label_of_a_key_that_is_renamed(moods: Tracked) -> None:
 def test_values_that_ddl_rewrote_are_stale_though_no_change_came(at: Covered) -> None:
     at.source.execute("insert into t values (1, 'a')")
     at.catch_up()
-    memory = coverage.Memory()
+    memory = Memory()
     at.keep(memory=memory)
     at.source.execute("alter table t alter v type text using upper(v)")
     at.keep(memory=memory)
@@ -634,7 +635,7 @@ def test_a_key_that_ddl_rewrote_shows_at_the_next_look(at: Covered) -> None:
     at.source.execute("insert into t values (1, 'a'), (2, 'b')")
     known, rows = at.now()
     at.catch_up()
-    memory = coverage.Memory()
+    memory = Memory()
     at.keep(memory=memory)
     at.source.execute("alter table t alter id type int using id + 1")
     at.source.execute("update t set v = 'c' where id = 2")
@@ -987,7 +988,7 @@ def test_a_key_that_is_stored_otherwise_makes_the_state_unknown(at: Covered) -> 
 def test_a_prepared_transaction_is_waited_for(at: Covered) -> None:
     """It is known by another name once it is prepared, and may be committed much later."""
     at.source.execute("create table late (id int primary key)")
-    memory = coverage.Memory()
+    memory = Memory()
     with at.connect() as other:
         other.autocommit = False
         other.execute("insert into late values (1)")
@@ -1012,7 +1013,7 @@ def test_a_prepared_transaction_is_waited_for(at: Covered) -> None:
 
 def test_writers_that_follow_each_other_do_not_keep_a_table_waiting(at: Covered) -> None:
     at.source.execute("create table late (id int primary key)")
-    memory = coverage.Memory()
+    memory = Memory()
     with at.connect() as first, at.connect() as second:
         first.autocommit = second.autocommit = False
         first.execute("insert into late values (1)")
@@ -1031,7 +1032,7 @@ def test_writers_that_follow_each_other_do_not_keep_a_table_waiting(at: Covered)
 def test_a_table_that_is_locked_is_asked_again_and_then_begun_unknown(at: Covered) -> None:
     at.source.execute("create table late (id int primary key)")
     at.source.execute("alter publication bemi add table late")
-    memory = coverage.Memory()
+    memory = Memory()
     with at.connect() as other:
         other.autocommit = False
         other.execute("lock table late in access exclusive mode")
@@ -1162,7 +1163,7 @@ def test_what_rules_left_out_is_told_by_a_new_baseline(at: Covered) -> None:
 
 
 def test_an_idle_look_writes_nothing(at: Covered) -> None:
-    memory = coverage.Memory()
+    memory = Memory()
     at.catch_up()
     at.keep(memory=memory)
     before = at.query("select xmin::text, * from bemi.sources")

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from bemi.capture import coverage
+from bemi.capture.sight import Memory
 from bemi.capture.tables import add_new_tables
 from bemi.config import Settings
 from bemi.connections import Role, connect, explained, make_lasting
@@ -104,7 +105,7 @@ def watch_tables(settings: Settings) -> Watch:
     """
     told: set[str] = set()
     unmatched: set[str] = set()
-    memory = coverage.Memory()
+    memory = Memory()
     captured: list[datetime | None] = []
 
     def look(conn: psycopg.Connection[Any]) -> bool:
@@ -140,7 +141,7 @@ def _add(
 def _cover(
     conn: psycopg.Connection[Any],
     settings: Settings,
-    memory: coverage.Memory,
+    memory: Memory,
     captured: list[datetime | None],
 ) -> bool:
     """Keep the coverage; that it holds is noted only after changes, so that idle stays idle.
