@@ -19,6 +19,10 @@ DEADLINE = 60.0
 READY = b"Ctrl-C; in another window"
 
 
+def _heeds_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Demo:
     """`bemi demo` in a temporary folder of its own, which shows what is left behind."""
 
@@ -40,6 +44,8 @@ class Demo:
                     "BEMI_SLOT": "Not Valid",
                     "COLUMNS": "100",
                 },
+                # Whoever runs the tests in the background ignores it, and so would the demo.
+                preexec_fn=_heeds_ctrl_c,  # noqa: PLW1509 - before exec, and there it is safe
             )
 
     def text(self) -> str:

@@ -645,11 +645,11 @@ def test_a_place_to_go_on_from_that_is_no_value_any_more_begins_anew(
     take(t.settings, rows=2, recorder=recorder, stop=stop)
     t.source.execute(altered.encode())
     first, other = take(t.settings, rows=2)
-    assert first.table == "public.t"
-    assert "no value of it any more" in (first.error or "")
     assert (other.table, other.error) == ("public.z", None)
-    (again,) = take(t.settings, rows=2)
-    assert (again.table, again.error) == ("public.t", None)
+    if first.error is not None:  # else the worker's look has heard of the label first
+        assert "no value of it any more" in first.error
+        (first,) = take(t.settings, rows=2)
+    assert (first.table, first.error, first.rows) == ("public.t", None, 4)
 
 
 def test_values_that_ddl_rewrites_meanwhile_are_read_anew(tracked: Track) -> None:
