@@ -37,7 +37,7 @@ class Encoded:
         self.changes: list[bytes] = []
         self.stretches: list[bytes] = []
         self.count = 0
-        self.stored = Lsn(0)
+        self.acknowledgeable = Lsn(0)
         self.wake = 0
 
     def done(self) -> bool:
