@@ -441,11 +441,61 @@ def test_a_change_behind_a_chunk_that_is_stored_before_it(
                 conn, "bemi", t.settings.source, "public.people", Lsn(newer["commit_position"])
             )
         }
-    assert rows["7"] == (
-        {"id": 7, "name": "newer", "note": "long " * 1000},
-        frozenset({"before_unknown"}),
-    )
+    whole = {"id": 7, "name": "newer", "note": "long " * 1000}
+    assert rows["7"] == (whole, frozenset({"before_unknown"}))
     assert_same(t.settings, "public.people")
+
+    # What comes later finds it behind that change, and is whole itself.
+    t.source.execute("update people set id = 700 where id = 7")
+    t.source.execute("update people set name = 'newest' where id = 700")
+    t.catch_up()
+    moved, newest = history(t.settings.destination_url)[-2:]
+    assert (moved["was"], moved["after"]) == (whole, whole | {"id": 700})
+    assert newest["was"] == moved["after"]
+    assert newest["after"] == moved["after"] | {"name": "newest"}
+    assert moved["flags"] is newest["flags"] is None
+    assert_state(t.settings, "public.people")
+
+
+def test_rows_that_move_behind_a_chunk_that_is_stored_later(
+    tracked: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The long value is that of the row under the key that it had when the chunk was read."""
+    t = tracked(*PEOPLE)
+    touched = Ledger.touched
+    told: list[int] = []
+
+    def slowly(self: Ledger, interval: Any, moment: Any, keys: Any) -> Any:
+        if not told:
+            told.append(moment.position)
+            t.source.execute("update people set name = 'newer' where id = 7")
+            t.source.execute("update people set id = 700 where id = 7")
+            t.source.execute("update people set id = 7000 where id = 700")
+            until(
+                lambda: t.query("select 1 from bemi.row_changes where primary_key = '7000'"),
+                60,
+                "the changes are stored",
+            )
+        return touched(self, interval, moment, keys)
+
+    monkeypatch.setattr(Ledger, "touched", slowly)
+    monkeypatch.setattr(Ledger, "lacking", lambda *_: [])  # it is not read again
+    take(t.settings)
+    t.source.execute("update people set name = 'newest' where id = 7000")
+    t.source.execute("insert into people values (7, 'another', 'short')")
+    t.catch_up()
+    stored = history(t.settings.destination_url)
+    moved = [row for row in stored if row["previous_key"] is not None]
+    assert [row["flags"] for row in moved] == [["unchanged:note"]] * 2
+    assert stored[-2]["flags"] is None
+    assert stored[-2]["after"] == {"id": 7000, "name": "newest", "note": "long " * 1000}
+    with psycopg.connect(t.settings.destination_url) as conn:
+        for row in moved:
+            place = Lsn(row["commit_position"])
+            then = state(conn, "bemi", t.settings.source, "public.people", place)
+            images = {each.key: json.loads(bytes(each.image)) for each in then}
+            assert images[row["primary_key"]]["note"] == "long " * 1000
+    assert_state(t.settings, "public.people")
 
 
 def test_old_rows_come_from_a_baseline_as_they_do_from_the_log(tracked: Track) -> None:

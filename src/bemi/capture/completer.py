@@ -132,6 +132,18 @@ class Completer:
         UNCHANGED stands for what can't be told from it: what was not stored, was stored under
         other rules, or may have been rewritten since.
         """
+        row = self._told_by(image, table)
+        lacking = self._lacking(image, table)
+        for earlier in image.earlier:
+            if not lacking or earlier.after is None:
+                break
+            known = self._told_by(earlier, table)
+            for at in lacking:
+                row[at] = known[at]
+            lacking &= self._lacking(earlier, table)
+        return tuple(row)
+
+    def _told_by(self, image: Image, table: Table) -> list[Value]:
         assert image.after is not None
         row: list[Value] = []
         for at, name in enumerate(self._plan(table, image)):
@@ -143,7 +155,15 @@ class Completer:
                 row.append(UNCHANGED)
             else:
                 row.append(self._value(bytes(fragment), name, image.flags, at, table))
-        return tuple(row)
+        return row
+
+    def _lacking(self, image: Image, table: Table) -> set[int]:
+        """The columns whose value is what it was before."""
+        return {
+            at
+            for at, name in enumerate(self._plan(table, image))
+            if isinstance(name, str) and image.lacks(name)
+        }
 
     def _plan(self, table: Table, image: Image) -> tuple[_Source, ...]:
         assert image.after is not None

@@ -163,13 +163,23 @@ select key, image::text, flags, commit_position, ordinal, commit_position
 from last where image is not null
 """
 
-# Backwards from a change that lacks values, to where its row came to be.
+# Backwards from a change that lacks values, to where its row came to be, by the keys that it had.
 _BEFORE: Final[LiteralString] = """
-select after::text, flags, commit_position, ordinal,
-    operation <> 'UPDATE' or previous_key is not null
-from {changes}
-where {its} and (primary_key = %(key)s or previous_key = %(key)s)
-    and (commit_position, ordinal) <= (%(at)s, %(nth)s)
+with recursive back as (
+    (select * from {changes}
+    where {its} and primary_key = %(key)s and (commit_position, ordinal) = (%(at)s, %(nth)s))
+    union all
+    select r.* from back b cross join lateral (
+        select * from {changes}
+        where {its} and primary_key = coalesce(b.previous_key, b.primary_key)
+            and (commit_position, ordinal) < (b.commit_position, b.ordinal)
+        order by commit_position desc, ordinal desc
+        limit 1
+    ) r
+    where b.operation = 'UPDATE'
+        and exists (select from unnest(b.flags) flag where starts_with(flag, 'unchanged:'))
+)
+select after::text, flags, commit_position, ordinal from back
 order by commit_position desc, ordinal desc
 """
 
@@ -401,7 +411,7 @@ class _Asked:
         values: dict[str, msgspec.Raw] = {}
         flags: set[str] = set()
         missing: set[str] | None = None
-        for after, told, commit, nth, begins in self._ask(_BEFORE, **given):
+        for after, told, commit, nth in self._ask(_BEFORE, **given):
             if after is None:
                 break
             image, kept = shaped(
@@ -419,7 +429,7 @@ class _Asked:
                     values[column] = found[column]
                     flags |= {flag for flag in kept if flag.partition(":")[2] == column}
                     missing.discard(column)
-            if begins or not missing:
+            if not missing:
                 break
         left = {f"{_UNCHANGED}{column}" for column in missing or ()}
         return msgspec.Raw(_encode(values)), frozenset(flags | left)

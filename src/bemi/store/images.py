@@ -3,9 +3,13 @@
 Only images that nothing can have outdated unseen are `trusted`: they lie in the interval that
 is still open, whose membership in the publication is what it was, and no gap of their table
 ends behind them.
+
+An image may lack a value that its change did not alter and did not send: a baseline's row may
+come into the history before a change that was stored when it was not there yet. The image before
+has it then, under the key that the row had.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString
 
 import msgspec
@@ -31,7 +35,16 @@ class Image(msgspec.Struct, frozen=True):
     flags: frozenset[str]
     place: Place
     rules: int | None
+    earlier: "tuple[Image, ...]" = ()
+    """What the row was before, the newest first, as long as the one behind lacks a value."""
 
+    def lacks(self, column: str) -> bool:
+        """Whether the change left the column as it was, without telling what that is."""
+        return f"{UNSENT}{column}" in self.flags
+
+
+UNSENT: Final = "unchanged:"
+"""Begins the flag of a column that a change did not alter and did not send."""
 
 _decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -57,6 +70,50 @@ where not exists (
         and (g.relation = w.relation or g.relation is null and g.cause = 'chain')
         and g.columns is null and g.to_position > r.commit_position
 )
+"""
+
+# Backwards from images that lack values, each by the key that the row had.
+_EARLIER: Final[LiteralString] = """
+with recursive back as (
+    select w.relation, w.key, coalesce(r.previous_key, r.primary_key) as was, i.epoch,
+        i.from_position, r.operation, r.after, r.flags, r.commit_position, r.ordinal, r.context_id
+    from unnest(%(relations)s::oid[], %(keys)s::text[], %(positions)s::bigint[],
+        %(ordinals)s::int[]) w (relation, key, position, ordinal)
+    join {intervals} i
+        on i.source_id = %(source_id)s and i.relation = w.relation and i.to_position is null
+        and i.epoch = %(epoch)s
+    join {row_changes} r
+        on r."table" = any(%(names)s) and r.primary_key = w.key and r.relation = w.relation
+        and r.epoch = i.epoch and r.commit_position = w.position and r.ordinal = w.ordinal
+    union all
+    select b.relation, b.key, coalesce(r.previous_key, r.primary_key), b.epoch,
+        b.from_position, r.operation, r.after, r.flags, r.commit_position, r.ordinal, r.context_id
+    from back b cross join lateral (
+        select each.* from unnest(%(names)s::text[]) n (name) cross join lateral (
+            select * from {row_changes} r
+            where r."table" = n.name and r.primary_key = b.was and r.relation = b.relation
+                and r.epoch = b.epoch and r.commit_position >= b.from_position
+                and (r.commit_position, r.ordinal) < (b.commit_position, b.ordinal)
+            order by r.commit_position desc, r.ordinal desc
+            limit 1
+        ) each
+        order by each.commit_position desc, each.ordinal desc
+        limit 1
+    ) r
+    where b.operation = 'UPDATE' and r.operation <> 'DELETE'
+        and exists (select from unnest(b.flags) flag where starts_with(flag, %(unsent)s))
+        and not exists (
+            select from {gaps} g
+            where g.source_id = %(source_id)s and g.epoch = r.epoch
+                and (g.relation = b.relation or g.relation is null and g.cause = 'chain')
+                and g.columns is null and g.to_position > r.commit_position
+        )
+)
+select b.relation::bigint, b.key, b.operation, b.after::text, b.flags, b.epoch,
+    b.commit_position, b.ordinal,
+    (select c.rules from {contexts} c where c.id = b.context_id)
+from back b
+order by b.relation, b.key, b.commit_position desc, b.ordinal desc
 """
 
 # Whatever lies between then and now: for who compares what was with what is.
@@ -102,7 +159,46 @@ def trusted(
     In the cursor's transaction, whose own rows count. A row is left out when the history does
     not have it, or can't vouch for it.
     """
-    return _read(cursor, schema, _LAST, wanted, {"source_id": source_id, "epoch": epoch})
+    parameters = {"source_id": source_id, "epoch": epoch}
+    found = _read(cursor, schema, _LAST, wanted, parameters)
+    lacking = {
+        at: image
+        for at, image in found.items()
+        if any(flag.startswith(UNSENT) for flag in image.flags)
+    }
+    if lacking:
+        found |= _with_earlier(cursor, schema, wanted, lacking, parameters)
+    return found
+
+
+def _with_earlier(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    wanted: Sequence[Wanted],
+    lacking: dict[tuple[int, str], Image],
+    parameters: Mapping[str, object],
+) -> dict[tuple[int, str], Image]:
+    _run(
+        cursor,
+        schema,
+        _EARLIER,
+        {
+            **parameters,
+            "relations": [relation for relation, _ in lacking],
+            "keys": [key for _, key in lacking],
+            "positions": [image.place[1] for image in lacking.values()],
+            "ordinals": [image.place[2] for image in lacking.values()],
+            "names": list({name for row in wanted for name in row.names}),
+            "unsent": UNSENT,
+        },
+    )
+    chains: dict[tuple[int, str], list[Image]] = {}
+    for relation, key, *columns in cursor:
+        chains.setdefault((relation, key), []).append(_image(*columns))
+    return {
+        at: msgspec.structs.replace(last, earlier=tuple(earlier))
+        for at, (last, *earlier) in chains.items()
+    }
 
 
 def latest(
@@ -177,16 +273,17 @@ def _read(
     schema: str,
     query: LiteralString,
     wanted: Sequence[Wanted],
-    parameters: dict[str, object],
+    parameters: Mapping[str, object],
 ) -> dict[tuple[int, str], Image]:
     rows = [(row, name) for row in wanted for name in row.names]
     if not rows:
         return {}
-    tables = ("contexts", "intervals", "row_changes", "gaps")
-    cursor.execute(
-        sql.SQL(query).format(**{name: sql.Identifier(schema, name) for name in tables}),
-        parameters
-        | {
+    _run(
+        cursor,
+        schema,
+        query,
+        {
+            **parameters,
             "relations": [row.relation for row, _ in rows],
             "memberships": [row.membership for row, _ in rows],
             "names": [name for _, name in rows],
@@ -194,14 +291,39 @@ def _read(
         },
     )
     found: dict[tuple[int, str], Image] = {}
-    for relation, key, operation, after, flags, *place, rules in cursor:
-        image = Image(
-            None if after is None or operation in ("DELETE", "TRUNCATE") else _decode(after),
-            frozenset(flags or ()),
-            (place[0], place[1], place[2]),
-            rules,
-        )
+    for relation, key, *columns in cursor:
+        image = _image(*columns)
         known = found.get((relation, key))
         if known is None or known.place < image.place:
             found[relation, key] = image
     return found
+
+
+def _run(
+    cursor: psycopg.Cursor[Any],
+    schema: str,
+    query: LiteralString,
+    parameters: Mapping[str, object],
+) -> None:
+    tables = ("contexts", "intervals", "row_changes", "gaps")
+    cursor.execute(
+        sql.SQL(query).format(**{name: sql.Identifier(schema, name) for name in tables}),
+        parameters,
+    )
+
+
+def _image(
+    operation: str,
+    after: str | None,
+    flags: list[str] | None,
+    epoch: int,
+    position: int,
+    ordinal: int,
+    rules: int | None,
+) -> Image:
+    return Image(
+        None if after is None or operation in ("DELETE", "TRUNCATE") else _decode(after),
+        frozenset(flags or ()),
+        (epoch, position, ordinal),
+        rules,
+    )
