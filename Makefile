@@ -16,12 +16,12 @@ STAMP := .venv/.complete
 HERE := grep -qsF "$(CURDIR)/.venv" .venv/pyvenv.cfg
 $(shell $(HERE) || rm -f $(STAMP))
 
-LOCKED := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group docs \
+LOCKED := $(BIN)/uv pip compile pyproject.toml --all-extras --group dev --group applications --group docs \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix check docs bench lock clean
+.PHONY: help setup demo example test test-matrix check docs bench lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ setup: $(STAMP) ## Make .venv with everything installed; quick when nothing chan
 
 demo: $(STAMP) ## Show captured changes of a small application, on a PostgreSQL of its own
 	@$(BIN)/bemi demo $(ARGS)
+
+example: $(STAMP) ## Run one of examples/, on a PostgreSQL of its own (NAME=psycopg)
+	@$(BIN)/python -m examples $(if $(NAME),$(NAME),--help) $(ARGS)
 
 test: $(STAMP) ## Run all tests against real PostgreSQL (ARGS='-k name' for some)
 	@$(BIN)/pytest -n $(TEST_WORKERS) $(ARGS)

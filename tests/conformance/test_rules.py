@@ -290,6 +290,32 @@ def test_functions_that_are_named(client: Client, log: Log) -> None:
     assert log.seen() == [[ANN, "insert"]]
 
 
+def test_what_nobody_saw_write(client: Client, log: Log) -> None:
+    """a check at COMMIT finds what nobody saw write"""
+    if "check_at_commit" not in client.options:
+        pytest.skip("it has no such option")
+    log.conn.execute(
+        "create function add_one() returns void language sql as "
+        "$$ insert into todo (task) values ('f') $$"
+    )
+    with client.open(log.url, check_at_commit=True) as session, bemi.context(ANN):
+        for statement in ("select add_one()", "select 1", INSERT.format("'a'")):
+            session.run(statement)
+            session.commit()
+        with session.block():
+            session.run("select add_one()")
+        with pytest.raises(ZeroDivisionError):
+            _write_and_fail(session)
+        with bemi.context(user_id="bob"):
+            session.run("savepoint a")
+            session.run("select add_one()")
+            session.commit()
+        session.run("select add_one()")
+        session.rollback()
+    bob = {"user_id": "bob"}
+    assert log.seen() == [["insert", ANN], [ANN, "insert"], ["insert", ANN], ["insert", bob]]
+
+
 def test_sql_on_request(client: Client, log: Log) -> None:
     """each statement's text, where it is asked for"""
     if "sql" not in client.options:

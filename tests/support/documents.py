@@ -1,9 +1,11 @@
 """Reads the fenced code blocks of a Markdown page and runs them, in order, as a reader would.
 
 `python`, `sql`, `sh` and `console` blocks run; a `toml` block must be a valid bemi.toml; other
-languages are for the eye. A comment `<!-- not run: REASON -->` on the line before leaves a block
-out. A `text` block right after one that ran is what it shows, and so is what follows a command in
-a `console` block: compared by shape, since times, ids and positions differ from run to run.
+languages are for the eye. A block with `title="PATH"` is a file that the reader writes: it is
+put there, in the folder where the commands run. A comment `<!-- not run: REASON -->` on the line
+before leaves a block out. A `text` block right after one that ran is what it shows, and so is
+what follows a command in a `console` block: compared by shape, since times, ids and positions
+differ from run to run.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import re
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ DEADLINE: Final = 60.0
 """Seconds for one command."""
 
 _FENCE: Final = re.compile(r"(?P<indent> *)(?P<ticks>`{3,})(?P<info>[^`]*)")
+_TITLE: Final = re.compile(r'\btitle="([^"]+)"')
 _NOT_RUN: Final = re.compile(r"\s*<!-- not run: (?P<reason>.+?) -->\s*")
 
 
@@ -39,6 +42,8 @@ class Block:
     not_run: str | None
     shows: str | None
     """What a `text` block that follows says that it shows."""
+    file: str | None = None
+    """What it is the content of, below the folder where the reader works."""
 
 
 def blocks(page: str) -> list[Block]:
@@ -68,11 +73,11 @@ def blocks(page: str) -> list[Block]:
         text = "".join(body[indent:] + "\n" for body in lines[at + 1 : end])
         language = (fence["info"].split() or [""])[0]
         if language == "text" and shown_by is not None:
-            before = found[shown_by]
-            found[shown_by] = Block(before.language, before.text, before.line, before.not_run, text)
+            found[shown_by] = replace(found[shown_by], shows=text)
             shown_by = None
         else:
-            found.append(Block(language, text, at + 2, reason, None))
+            title = _TITLE.search(fence["info"])
+            found.append(Block(language, text, at + 2, reason, None, title and title[1]))
             shown_by = len(found) - 1
         reason = None
         at = end + 1
@@ -100,6 +105,11 @@ class Reader:
 
     def run(self, block: Block) -> None:
         """Raises AssertionError for a command that fails or shows something else than it says."""
+        if block.file is not None:
+            path = self._folder / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+            return
         self._catch_up()
         match block.language:
             case "python":

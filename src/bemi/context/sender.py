@@ -13,6 +13,9 @@ from typing import Any, Final, LiteralString
 from bemi.context import current, wire
 from bemi.context.statements import Statement, classify
 
+COMMIT: Final = classify("commit")
+"""What a driver's own way of committing does, for `Sender.due`."""
+
 CHECK: Final[LiteralString] = (
     "select pg_catalog.pg_is_in_recovery(), pg_catalog.has_function_privilege(p.oid, 'execute'), "
     "p.oid::pg_catalog.regprocedure::text from pg_catalog.pg_proc p "
@@ -23,29 +26,54 @@ CHECK: Final[LiteralString] = (
 """Asked once per connection: a statement that fails would end the application's transaction."""
 
 
+_SEND: Final = "select pg_catalog.pg_logical_emit_message(true, '_bemi', {}::text)"
+# An answer that says whether anything was written costs a round trip of its own; this does not.
+_SEND_IF_WRITTEN: Final = (
+    "select case when pg_catalog.pg_current_xact_id_if_assigned() is not null "
+    "then pg_catalog.pg_logical_emit_message(true, '_bemi', {}::text) end"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A content to be sent before a statement; `wrap`: in a transaction around the two."""
+    """A content to be sent before a statement.
+
+    `wrap`: in a transaction around the two. `if_written`: only where the transaction has written
+    something, which nobody saw.
+    """
 
     content: str
-    wrap: bool
+    wrap: bool = False
+    if_written: bool = False
+
+    def statement(self, placeholder: str) -> str:
+        """What sends it; the content is its one parameter, in the placeholder of the driver."""
+        return (_SEND_IF_WRITTEN if self.if_written else _SEND).format(placeholder)
 
 
 class Sender:
     """What one connection has sent in its open transaction.
 
-    `functions`: names of functions that count as writes when a statement calls them. `sql`: the
-    text of each statement that writes goes with its changes, as `SQL`, and never its parameters.
-    `redact`: members of the context that look like secrets are left out.
+    `functions`: names of functions that count as writes when a statement calls them.
+    `check_at_commit`: a transaction that seems to have read only is asked whether it did, when it
+    is committed. `sql`: the text of each statement that writes goes with its changes, as `SQL`,
+    and never its parameters. `redact`: members of the context that look like secrets are left out.
     """
 
     __slots__ = (
-        "_functions", "_mapping", "_redact", "_savepoints", "_sent", "_sql", "allowed",
+        "_check_at_commit", "_functions", "_mapping", "_redact", "_savepoints", "_sent", "_sql",
+        "allowed",
     )  # fmt: skip
 
     def __init__(
-        self, *, functions: Collection[str] = (), sql: bool = False, redact: bool = True
+        self,
+        *,
+        functions: Collection[str] = (),
+        check_at_commit: bool = False,
+        sql: bool = False,
+        redact: bool = True,
     ) -> None:
+        self._check_at_commit = check_at_commit
         self._functions = frozenset(name.lower().rpartition(".")[2] for name in functions)
         self._sql = sql
         self._redact = redact
@@ -72,7 +100,11 @@ class Sender:
         """
         if not in_transaction:
             self.ended()
-        if not statement.writes or self.allowed is False:
+        if self.allowed is False:
+            return None
+        if statement == COMMIT:
+            return self._due_at_commit() if in_transaction else None
+        if not statement.writes:
             return None
         wrap = autocommit and not in_transaction
         if wrap and not statement.wrappable:
@@ -86,7 +118,13 @@ class Sender:
         if content == self._sent:
             self._mapping = mapping
             return None
-        return Due(content, wrap)
+        return Due(content, wrap=wrap)
+
+    def _due_at_commit(self) -> Due | None:
+        mapping = current.peek()
+        if not self._check_at_commit or self._sent is not None or not mapping:
+            return None
+        return Due(wire.encode(mapping, redact=self._redact), if_written=True)
 
     def _encode(self, mapping: Mapping[str, Any], text: str | bytes) -> str:
         if not self._sql:

@@ -16,7 +16,7 @@ from psycopg import pq, sql
 from psycopg.rows import tuple_row
 
 from bemi.context import current_context, wire
-from bemi.context.sender import CHECK, Due, Sender
+from bemi.context.sender import CHECK, COMMIT, Due, Sender
 from bemi.context.statements import Statement
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ EMIT: Final[LiteralString] = (
     "select case when not pg_catalog.pg_is_in_recovery() "
     "then pg_catalog.pg_logical_emit_message(true, %s::text, %s::text) end"
 )
-
-_SEND: Final[LiteralString] = "select pg_catalog.pg_logical_emit_message(true, '_bemi', %s::text)"
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _INERROR: Final = pq.TransactionStatus.INERROR
@@ -85,21 +83,25 @@ def install(
     connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]",
     *,
     functions: Collection[str] = (),
+    check_at_commit: bool = False,
     sql: bool = False,
     redact: bool = True,
 ) -> None:
     """Makes an open connection send the context of its transactions.
 
     Cursors that it has made before go on without. `functions`: names of functions whose calls
-    count as writes. `sql`: each statement that writes has its text in its changes' context, as
-    `SQL`, never with parameters. `redact=False` keeps members that look like secrets.
+    count as writes. `check_at_commit`: also what nobody saw write, asked at COMMIT. `sql`: each
+    statement that writes has its text in its changes' context, as `SQL`, never with parameters.
+    `redact=False` keeps members that look like secrets.
     """
     base: type = type(connection)
     connection.__class__ = _tracking(base)
     state = connection.__dict__
     if "cursor_factory" in state:  # else it was one already, and gets other options
         state["bemi_cursor_factory"] = state.pop("cursor_factory")
-    state["bemi_sender"] = Sender(functions=functions, sql=sql, redact=redact)
+    state["bemi_sender"] = Sender(
+        functions=functions, check_at_commit=check_at_commit, sql=sql, redact=redact
+    )
 
 
 class _Shared:
@@ -120,14 +122,18 @@ class _Shared:
     def cursor_factory(self, factory: type) -> None:
         self.bemi_cursor_factory = factory
 
-    def bemi_due(self, query: "Query") -> tuple[Statement, Due | None]:
+    def bemi_due(self, query: "Query | Statement") -> tuple[Statement, Due | None]:
         """What a statement does, and what is to be sent before it."""
         sender = self.bemi_sender
-        text = _text(query, self)
-        statement = sender.statement(text)
+        text: str | bytes = ""
+        if isinstance(query, Statement):
+            statement = query
+        else:
+            text = _text(query, self)
+            statement = sender.statement(text)
         pgconn = self.pgconn  # type: ignore[attr-defined]
         status = pgconn.transaction_status
-        if status == _INERROR or (not statement.writes and status != _IDLE):
+        if status == _INERROR:
             return statement, None
         in_transaction = status != _IDLE
         autocommit = self.autocommit  # type: ignore[attr-defined]
@@ -164,8 +170,8 @@ def _sync_connection(base: Any) -> type:
 
     class Tracking(base, _Shared):  # type: ignore[misc]
         def commit(self) -> None:
-            super().commit()
-            self.bemi_sender.ended()
+            with _sent(self, COMMIT):
+                super().commit()
 
         def rollback(self) -> None:
             super().rollback()
@@ -174,6 +180,10 @@ def _sync_connection(base: Any) -> type:
         def tpc_begin(self, xid: "psycopg.Xid | str") -> None:
             super().tpc_begin(xid)
             self.bemi_sender.ended()
+
+        def tpc_prepare(self) -> None:
+            with _sent(self, COMMIT, alone=True):
+                super().tpc_prepare()
 
         @contextlib.contextmanager
         def transaction(
@@ -185,6 +195,9 @@ def _sync_connection(base: Any) -> type:
             ):
                 with block:
                     yield transaction
+                    if block.outermost:
+                        with _sent(self, COMMIT, alone=True):
+                            pass
 
     return Tracking
 
@@ -194,8 +207,8 @@ def _async_connection(base: Any) -> type:
 
     class Tracking(base, _Shared):  # type: ignore[misc]
         async def commit(self) -> None:
-            await super().commit()
-            self.bemi_sender.ended()
+            async with _async_sent(self, COMMIT):
+                await super().commit()
 
         async def rollback(self) -> None:
             await super().rollback()
@@ -205,6 +218,10 @@ def _async_connection(base: Any) -> type:
             await super().tpc_begin(xid)
             self.bemi_sender.ended()
 
+        async def tpc_prepare(self) -> None:
+            async with _async_sent(self, COMMIT, alone=True):
+                await super().tpc_prepare()
+
         @contextlib.asynccontextmanager
         async def transaction(
             self, savepoint_name: str | None = None, force_rollback: bool = False
@@ -213,44 +230,49 @@ def _async_connection(base: Any) -> type:
                 async with super().transaction(savepoint_name, force_rollback) as transaction:
                     with block:
                         yield transaction
+                        if block.outermost:
+                            async with _async_sent(self, COMMIT, alone=True):
+                                pass
 
     return Tracking
 
 
-@contextlib.contextmanager
-def _followed(connection: Any, sender: Sender, lost: bool) -> Iterator[Any]:
-    """Follows a block of `transaction()`: a savepoint, where one is open already.
+class _Block:
+    """What the body of a block of `transaction()` runs in, which sees whether it failed: the
+    block itself may swallow that. `outermost`: it is no savepoint."""
 
-    Yields what the block's body runs in, which sees whether it failed: the block itself may
-    swallow that.
-    """
+    def __init__(self, outermost: bool, lost: bool) -> None:
+        self.outermost = outermost
+        self.lost = lost
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.lost = self.lost or kind is not None
+
+
+@contextlib.contextmanager
+def _followed(connection: Any, sender: Sender, lost: bool) -> Iterator[_Block]:
+    """Follows a block of `transaction()`: a savepoint, where one is open already."""
     outermost = connection.pgconn.transaction_status == _IDLE
     if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
         outermost = (
             connection.autocommit
             and connection.pgconn.transaction_status != pq.TransactionStatus.INTRANS
         )
+    block = _Block(outermost, lost)
     mark = f" {sender.depth}"  # no name that SQL has
-
-    @contextlib.contextmanager
-    def body() -> Iterator[None]:
-        nonlocal lost
-        try:
-            yield
-        except BaseException:
-            lost = True
-            raise
-
     if outermost:
         sender.ended()
     else:
         sender.set_savepoint(mark)
     try:
-        yield body()
+        yield block
     finally:
         if outermost:
             sender.ended()
-        elif lost:
+        elif block.lost:
             sender.rolled_back_to(mark)
         sender.released(mark)
 
@@ -260,50 +282,27 @@ def _sync_cursor(base: Any) -> type:
 
     class Tracking(base):  # type: ignore[misc]
         __slots__ = ()
+        bemi_tracks = True
 
         def execute(self, query: "Query", params: "Params | None" = None, **options: Any) -> Any:
-            with self.bemi_sent(query):
+            with _sent(self.connection, query):
                 return super().execute(query, params, **options)
 
         def executemany(self, query: "Query", params_seq: Any, **options: Any) -> None:
-            with self.bemi_sent(query):
+            with _sent(self.connection, query):
                 super().executemany(query, params_seq, **options)
 
         def stream(self, query: "Query", params: "Params | None" = None, **options: Any) -> Any:
-            with self.bemi_sent(query, alone=True):
+            with _sent(self.connection, query, alone=True):
                 yield from super().stream(query, params, **options)
 
         @contextlib.contextmanager
         def copy(self, statement: "Query", params: "Params | None" = None, **options: Any) -> Any:
             with (
-                self.bemi_sent(statement, alone=True),
+                _sent(self.connection, statement, alone=True),
                 super().copy(statement, params, **options) as copy,
             ):
                 yield copy
-
-        @contextlib.contextmanager
-        def bemi_sent(self, query: "Query", *, alone: bool = False) -> Iterator[None]:
-            """Around a statement, so that the context is in its transaction; `alone`: it can't be
-            sent in a pipeline."""
-            conn: Any = self.connection
-            statement, due = conn.bemi_due(query)
-            sender: Sender = conn.bemi_sender
-            if due is not None and not sender.allowed:
-                cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-                due = (
-                    due if sender.checked(cursor.execute(CHECK, prepare=False).fetchone()) else None
-                )
-            with contextlib.ExitStack() as stack:
-                if due is not None:
-                    if not alone and conn.bemi_pipelines(statement):
-                        stack.enter_context(conn.pipeline())
-                    elif due.wrap:
-                        stack.enter_context(psycopg.Connection.transaction(conn))
-                    psycopg.Cursor(conn).execute(_SEND, (due.content,), prepare=False)
-                yield
-            if due is not None:
-                sender.sent(due)
-            sender.ran(statement)
 
     return Tracking
 
@@ -313,21 +312,22 @@ def _async_cursor(base: Any) -> type:
 
     class Tracking(base):  # type: ignore[misc]
         __slots__ = ()
+        bemi_tracks = True
 
         async def execute(
             self, query: "Query", params: "Params | None" = None, **options: Any
         ) -> Any:
-            async with self.bemi_sent(query):
+            async with _async_sent(self.connection, query):
                 return await super().execute(query, params, **options)
 
         async def executemany(self, query: "Query", params_seq: Any, **options: Any) -> None:
-            async with self.bemi_sent(query):
+            async with _async_sent(self.connection, query):
                 await super().executemany(query, params_seq, **options)
 
         async def stream(
             self, query: "Query", params: "Params | None" = None, **options: Any
         ) -> Any:
-            async with self.bemi_sent(query, alone=True):
+            async with _async_sent(self.connection, query, alone=True):
                 async for row in super().stream(query, params, **options):
                     yield row
 
@@ -336,39 +336,66 @@ def _async_cursor(base: Any) -> type:
             self, statement: "Query", params: "Params | None" = None, **options: Any
         ) -> AsyncIterator[Any]:
             async with (
-                self.bemi_sent(statement, alone=True),
+                _async_sent(self.connection, statement, alone=True),
                 super().copy(statement, params, **options) as copy,
             ):
                 yield copy
 
-        @contextlib.asynccontextmanager
-        async def bemi_sent(self, query: "Query", *, alone: bool = False) -> AsyncIterator[None]:
-            conn: Any = self.connection
-            statement, due = conn.bemi_due(query)
-            sender: Sender = conn.bemi_sender
-            if due is not None and not sender.allowed:
-                cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
-                answer = await (await cursor.execute(CHECK, prepare=False)).fetchone()
-                due = due if sender.checked(answer) else None
-            async with contextlib.AsyncExitStack() as stack:
-                if due is not None:
-                    if not alone and conn.bemi_pipelines(statement):
-                        await stack.enter_async_context(conn.pipeline())
-                    elif due.wrap:
-                        await stack.enter_async_context(psycopg.AsyncConnection.transaction(conn))
-                    await psycopg.AsyncCursor(conn).execute(_SEND, (due.content,), prepare=False)
-                yield
-            if due is not None:
-                sender.sent(due)
-            sender.ran(statement)
-
     return Tracking
+
+
+@contextlib.contextmanager
+def _sent(conn: Any, query: "Query | Statement", *, alone: bool = False) -> Iterator[None]:
+    """Around a statement, so that the context is in its transaction; `alone`: the statement can't
+    be sent in a pipeline."""
+    statement, due = conn.bemi_due(query)
+    sender: Sender = conn.bemi_sender
+    if due is not None and not sender.allowed:
+        cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+        due = due if sender.checked(cursor.execute(CHECK, prepare=False).fetchone()) else None
+    with contextlib.ExitStack() as stack:
+        if due is not None:
+            if not alone and conn.bemi_pipelines(statement):
+                stack.enter_context(conn.pipeline())
+            elif due.wrap:
+                stack.enter_context(psycopg.Connection.transaction(conn))
+            send = due.statement("%s").encode()
+            psycopg.Cursor(conn).execute(send, (due.content,), prepare=False)
+        yield
+    if due is not None:
+        sender.sent(due)
+    sender.ran(statement)
+
+
+@contextlib.asynccontextmanager
+async def _async_sent(
+    conn: Any, query: "Query | Statement", *, alone: bool = False
+) -> AsyncIterator[None]:
+    """The same of asynchronous connections."""
+    statement, due = conn.bemi_due(query)
+    sender: Sender = conn.bemi_sender
+    if due is not None and not sender.allowed:
+        cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+        answer = await (await cursor.execute(CHECK, prepare=False)).fetchone()
+        due = due if sender.checked(answer) else None
+    async with contextlib.AsyncExitStack() as stack:
+        if due is not None:
+            if not alone and conn.bemi_pipelines(statement):
+                await stack.enter_async_context(conn.pipeline())
+            elif due.wrap:
+                await stack.enter_async_context(psycopg.AsyncConnection.transaction(conn))
+            send = due.statement("%s").encode()
+            await psycopg.AsyncCursor(conn).execute(send, (due.content,), prepare=False)
+        yield
+    if due is not None:
+        sender.sent(due)
+    sender.ran(statement)
 
 
 @functools.cache
 def _tracking(base: type) -> Any:
     """A connection or cursor class that sends contexts, made of one that does not."""
-    if hasattr(base, "bemi_sent") or issubclass(base, _Shared):
+    if hasattr(base, "bemi_tracks") or issubclass(base, _Shared):
         return base
     makers: dict[type, Callable[[Any], type]] = {
         psycopg.Connection: _sync_connection,

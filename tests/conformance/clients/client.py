@@ -57,7 +57,7 @@ class Client:
     open: Opens
     open_plain: OpensPlain
     copies: bool = True
-    options: frozenset[str] = field(default=frozenset(("functions", "sql")))
+    options: frozenset[str] = field(default=frozenset(("functions", "check_at_commit", "sql")))
 
     def __str__(self) -> str:
         return self.name
