@@ -76,10 +76,16 @@ def test_commands_and_flags_that_a_page_names_exist(page: Path) -> None:
 
 
 def test_the_first_page_links_to_all_others_but_the_decisions() -> None:
-    text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    linked = set(re.findall(r"\]\(([\w/-]+\.md)", text))
+    linked = _linked("index.md") | {
+        f"integrations/{page}" for page in _linked("integrations/index.md")
+    }
     pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")}
     assert {page for page in pages - linked if not page.startswith("decisions/")} == {"index.md"}
+
+
+def _linked(page: str) -> set[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return set(re.findall(r"\]\(([\w/-]+\.md)", text))
 
 
 def test_what_a_worker_logs_is_in_the_page_for_operators() -> None:
