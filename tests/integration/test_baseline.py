@@ -198,6 +198,25 @@ def test_rows_are_read_as_the_stream_sends_them(tracked: Track) -> None:
     assert len(by_kind["SNAPSHOT"]) == 2
 
 
+def test_names_are_spelled_as_the_stream_does_whatever_orders_the_rows(tracked: Track) -> None:
+    """The operators of a key's type lie in a schema that the stream's search path has not."""
+    t = tracked(
+        "create extension citext",
+        "create table t (k citext primary key, name regclass, names regproc[])",
+        "create function f() returns int language sql as 'select 1'",
+        "insert into t select 'K' || g, 'public.t', '{public.f,now}' from generate_series(1, 30) g",
+    )
+    take(t.settings, rows=7)
+    t.source.execute("update t set k = lower(k)")
+    t.catch_up()
+    images: dict[str, list[dict[str, Any]]] = {"SNAPSHOT": [], "UPDATE": []}
+    for row in history(t.settings.destination_url):
+        images[row["operation"]].append(row["after"] | {"k": row["after"]["k"].lower()})
+    assert images["SNAPSHOT"][0]["name"] == "public.t"
+    assert sorted(images["SNAPSHOT"], key=str) == sorted(images["UPDATE"], key=str)
+    assert len(images["UPDATE"]) == 30
+
+
 # --- what goes on meanwhile ------------------------------------------------------------------
 
 

@@ -286,3 +286,18 @@ def test_a_key_is_never_ignored(tracked: Track) -> None:
         ("2", None),
     ]
     assert_state(at.settings, "public.t")
+
+
+def test_json_values_that_python_takes_for_the_same(tracked: Track) -> None:
+    """0 and false are two values, and so are numbers that a float can't tell apart."""
+    at = tracked("create table t (id int primary key, j json)")
+    texts = ["false", "0", "1", "true", "1E-400", "0.0", "12345678901234567890", "[1]", "[ 1 ]"]
+    at.source.execute("insert into t values (1, %s)", [texts[0]])
+    for text in texts[1:]:
+        at.source.execute("update t set j = %s", [text])
+    rows = run(at, Rules())
+    told = at.query(
+        "select before ->> 'j' as was, after ->> 'j' as now from bemi.changes order by position"
+    )
+    assert [row["was"] for row in told[1:]] == [row["now"] for row in told[:-1]]
+    assert len(rows) == len(texts)

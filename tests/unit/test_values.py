@@ -342,3 +342,36 @@ json_values = st.recursive(
 @given(json_values, st.booleans())
 def test_jsonb_takes_json_without_nul_and_half_pairs(value: object, ensure_ascii: bool) -> None:
     assert jsonb_takes(json.dumps(value, ensure_ascii=ensure_ascii).encode())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1.50", "1.5"),
+        ("[1, 2]", "[1,2]"),
+        ('{"a": 1, "b": "\\u00e9"}', '{"b":"é","a":1e0}'),
+        ("1E-400", "10E-401"),
+    ],
+)
+def test_json_that_says_the_same(one: str, other: str) -> None:
+    assert values.same_json(one.encode(), other.encode())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("false", "0"),
+        ("true", "1"),
+        ("[true]", "[1.0]"),
+        ("1E-400", "0"),
+        ("0", "-0"),
+        ("12345678901234567890", "12345678901234567891"),
+        ("0.1000000000000000000001", "0.1"),
+        ('"1"', "1"),
+        ('{"a": 1, "a": 2}', '{"a": 2}'),
+        ("[" * 100_000, "[" * 100_001),
+        ("1E9999999999999999999999", "2E9999999999999999999999"),
+    ],
+)
+def test_json_that_says_something_else(one: str, other: str) -> None:
+    assert not values.same_json(one.encode(), other.encode())

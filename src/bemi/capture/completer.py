@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 
 from bemi.capture.keys import key_as_stored
-from bemi.capture.values import JSON, text_form, text_of_text_form
+from bemi.capture.values import JSON, same_json, text_form, text_of_text_form
 from bemi.change import UNCHANGED, Change, Operation, Row, Skipped, Table, Unchanged, Value
 from bemi.rules import NO_RULES, Rules, TableRules
 from bemi.store import images
@@ -394,14 +394,9 @@ def _first_known(row: Row, other: Row) -> Row:
 
 def _same(type_oid: int, was: Value, value: Value) -> bool:
     """Equal; of `json`, the history does not keep the spelling."""
-    if was == value:
-        return True
-    if type_oid != JSON or not isinstance(was, bytes) or not isinstance(value, bytes):
-        return False
-    try:
-        return bool(msgspec.json.decode(was) == msgspec.json.decode(value))
-    except ValueError:
-        return False
+    if type_oid == JSON and isinstance(was, bytes) and isinstance(value, bytes):
+        return same_json(was, value)
+    return was == value
 
 
 def _differs_only(before: Row, after: Row, silent: frozenset[int]) -> bool:

@@ -1,8 +1,6 @@
 """Tells what must have happened to a row between its last stored image and what it is now."""
 
-import msgspec
-
-from bemi.capture.values import JSON
+from bemi.capture.values import JSON, same_json
 from bemi.change import UNCHANGED, Operation, Row, Table, Value
 
 
@@ -70,7 +68,4 @@ def _equal_json(type_oid: int, one: Value, other: Value) -> bool:
     """Of `json`, the history does not keep the spelling."""
     if type_oid != JSON or not isinstance(one, bytes) or not isinstance(other, bytes):
         return False
-    try:
-        return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
-    except ValueError:
-        return False
+    return same_json(one, other)

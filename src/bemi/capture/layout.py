@@ -30,9 +30,9 @@ class RawSession:
             raise _error(result)
 
     def rows(self, statement: bytes, *values: bytes) -> list[ReadRow]:
-        """The rows of one statement, each value as text; None is NULL."""
+        """The rows of one statement, if it has some, each value as text; None is NULL."""
         result = self._pgconn.exec_params(statement, values)
-        if result.status != pq.ExecStatus.TUPLES_OK:
+        if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
             raise _error(result)
         get, width = result.get_value, range(result.nfields)
         return [tuple([get(row, at) for at in width]) for row in range(result.ntuples)]
@@ -61,7 +61,8 @@ class Layout(msgspec.Struct, frozen=True):
     paging_names: tuple[bytes, ...]
     paging_types: tuple[bytes, ...]
     search_path: bytes | None
-    """Another than the session's, where that does not lead to the index's own operators."""
+    """Another than the session's, where that does not lead to the index's own operators. To be
+    had while a statement is read, not while values are: names in them are spelled by it."""
 
     def page(self, step: int, *, onward: bool) -> bytes:
         """The next rows in order; `onward`: behind the values of the paging columns."""
@@ -206,8 +207,6 @@ join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnu
 join pg_catalog.pg_opclass oc on oc.oid = k.class
 order by k.n
 """
-
-# Appended only where need be, since names of objects are spelled by it, in the stream too.
 
 _SEARCH_PATH: Final = b"""
 select current_setting('search_path') || ', ' || string_agg(quote_ident(s), ', ')

@@ -48,6 +48,8 @@ _STEP_BYTES: Final = 1 << 20
 
 _RENAMES: Final = 3
 
+_STREAM_PATH: Final = b"set local search_path to " + STREAM_SETTINGS["search_path"].encode()
+
 
 class AlteredError(TableError):
     """The table has other columns, types or another key than when its rows were begun with.
@@ -261,8 +263,6 @@ class TableReader:
                 b"set local enable_bitmapscan to off",
                 b"set local enable_sort to off",
             ]
-        if layout.search_path is not None:
-            statements.insert(1, b"set local search_path to " + layout.search_path)
         self._session.run(b"; ".join(statements))
 
     def _end(self) -> None:
@@ -353,9 +353,7 @@ class Look:
         while len(found) < limits.rows and size < limits.bytes and tempo.clock() < ends_at:
             step = min(step, limits.rows - len(found))
             try:
-                rows = self._session.rows(
-                    layout.page(step, onward=after is not None), *(after or ())
-                )
+                rows = self._ordered(layout.page(step, onward=after is not None), *(after or ()))
             except psycopg.errors.QueryCanceled:
                 tempo.steps[relation] = max(1, step // 16)
                 if not found:
@@ -401,7 +399,23 @@ class Look:
     def rows(self, keys: Sequence[tuple[bytes, ...]]) -> list[ReadRow]:
         """The rows with these values of the paging columns."""
         values = [value for key in keys for value in key]
-        return self._session.rows(self._layout.by_keys(len(keys)), *values)
+        return self._ordered(self._layout.by_keys(len(keys)), *values)
+
+    def _ordered(self, statement: bytes, *values: bytes) -> list[ReadRow]:
+        """The rows of a statement that compares keys.
+
+        The operators of an extension's type are found by a search path that their values must not
+        be spelled by: a cursor keeps the ones that it was declared with.
+        """
+        session, path = self._session, self._layout.search_path
+        if path is None:
+            return session.rows(statement, *values)
+        session.run(b"set local search_path to " + path)
+        session.rows(b"declare bemi_page no scroll cursor for " + statement, *values)
+        session.run(_STREAM_PATH)
+        rows = session.rows(b"fetch all from bemi_page")
+        session.run(b"close bemi_page")
+        return rows
 
 
 def _next_step(step: int, size: int) -> int:

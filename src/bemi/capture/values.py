@@ -8,6 +8,7 @@ a JSON string of the text. A value that would not come back from its natural for
 import json
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final, TypeAlias
 
 import msgspec
@@ -113,6 +114,36 @@ def json_text(value: bytes) -> Fragment:
     except (ValueError, RecursionError) as error:
         raise NotNaturalError from error
     return value
+
+
+def same_json(one: bytes, other: bytes) -> bool:
+    """Whether two `json` texts say the same: jsonb keeps no spelling, but all digits of a number.
+
+    False where that is too deep to be seen, or a number too large.
+    """
+    if one == other:
+        return True
+    try:
+        return bool(_read_json(one) == _read_json(other))
+    except (ValueError, ArithmeticError, RecursionError):
+        return False
+
+
+def _read_json(text: bytes) -> object:
+    return json.loads(
+        text, parse_int=_number, parse_float=_number, object_pairs_hook=_object_or_pairs
+    )
+
+
+def _object_or_pairs(pairs: list[tuple[str, object]]) -> object:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else pairs
+
+
+def _number(digits: str) -> tuple[bool, Decimal]:
+    """Unlike any other JSON value: to Python, 0 is false, and numbers have few digits."""
+    number = Decimal(digits)
+    return number.is_signed(), number
 
 
 def jsonb_takes(text: bytes) -> bool:
