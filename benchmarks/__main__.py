@@ -16,14 +16,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from benchmarks import drain, end_to_end, latency, memory, orders, servers
+from benchmarks import drain, end_to_end, latency, memory, orders, sending, servers
 from benchmarks.figures import Contest, Latency, Memory
+from benchmarks.sending import Sending
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-Figure = Contest | Latency | Memory
-PARTS: Final = ("drain", "end-to-end", "latency", "memory")
+Figure = Contest | Latency | Memory | Sending
+PARTS: Final = ("drain", "end-to-end", "latency", "memory", "sending")
 
 
 def main() -> None:
@@ -54,7 +55,11 @@ def main() -> None:
         found: dict[str, list[Figure]] = {}
         for part in options.only or PARTS:
             print(f"measuring: {part}", file=sys.stderr)
-            found[part] = [plan() for plan in plans[part]]
+            found[part] = (
+                [*sending.measure(running, repeats, 20 if quick else 200)]
+                if part == "sending"
+                else [plan() for plan in plans[part]]
+            )
         version = running.source_conn.info.server_version
     machine = {
         "postgresql": f"{version // 10000}.{version % 10000}",
@@ -80,8 +85,21 @@ def _print(machine: dict[str, Any], figures: list[Figure]) -> None:
     throughput = Table("rows", "rows/s", "against", "rows/s", "ratio", box=box.SIMPLE)
     for column in throughput.columns[1::2] + throughput.columns[4:]:
         column.justify = "right"
+    contexts = Table(
+        "library", "what", "µs without", "with Bemi", "by comment", "round trips", "with Bemi",
+        box=box.SIMPLE,
+    )  # fmt: skip
+    for column in contexts.columns[2:]:
+        column.justify = "right"
     for figure in figures:
         match figure:
+            case Sending():
+                contexts.add_row(
+                    figure.library,
+                    figure.kind,
+                    *(f"{x:.0f}" for x in (figure.without, figure.sent, figure.commented)),
+                    *(f"{x:.1f}" for x in (figure.trips_without, figure.trips_sent)),
+                )
             case Contest():
                 throughput.add_row(
                     figure.name,
@@ -105,6 +123,8 @@ def _print(machine: dict[str, Any], figures: list[Figure]) -> None:
                 )
     if throughput.rows:
         console.print(throughput)
+    if contexts.rows:
+        console.print(contexts)
 
 
 def _arguments() -> argparse.Namespace:
