@@ -13,10 +13,11 @@ import pytest
 from psycopg import sql
 
 from bemi.capture import worker
-from bemi.capture.setup import READABLE, init
+from bemi.capture.setup import init
 from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.errors import GapError, SetupError
+from bemi.store.grants import READABLE
 from tests.support import databases
 from tests.support.documents import blocks
 

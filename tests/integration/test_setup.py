@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from bemi.capture import preflight, publication, setup, slot, worker
+from bemi.capture import full_identity, preflight, publication, setup, slot, worker
 from bemi.capture.setup import InitResult
 from bemi.capture.teardown import teardown
 from bemi.config import Settings
@@ -268,7 +268,7 @@ def test_full_leaves_out_tables_whose_updates_would_fail(
 def test_full_on_a_locked_table_is_told_and_the_rest_goes_on(
     settings: Settings, source_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(full_identity, "LOCK_TIMEOUT", "100ms")
     with psycopg.connect(source_url) as other:
         # A reader: it writes nothing, so the slot does not wait for it.
         other.execute("lock table keyless in access share mode")

@@ -34,8 +34,9 @@ from bemi.capture.reading import AlteredError, Limits, Moment, TableReader
 from bemi.change import UNCHANGED, Change, Operation, Row
 from bemi.config import Settings
 from bemi.errors import PassingError, TableError
-from bemi.store.baselines import Baseline, Interval, Touched
+from bemi.store.baselines import Baseline, Interval
 from bemi.store.images import Image
+from bemi.store.known_rows import Touched
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.25

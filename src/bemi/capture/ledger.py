@@ -24,12 +24,13 @@ from bemi.config import Settings
 from bemi.connections import connect, explained, make_lasting
 from bemi.errors import BemiError, PassingError, SetupError
 from bemi.lsn import Lsn
-from bemi.store import baselines, gaps, images, sources, versions
+from bemi.store import baselines, gaps, images, known_rows, sources, versions
 from bemi.store import checkpoint as checkpoints
 from bemi.store import rules as rules_store
-from bemi.store.baselines import Baseline, Counts, Interval, Touched
+from bemi.store.baselines import Baseline, Counts, Interval
 from bemi.store.checkpoint import Epoch
 from bemi.store.images import Image, Wanted
+from bemi.store.known_rows import Touched
 from bemi.store.partitions import Partitions
 from bemi.store.rows import DAY, baseline_context_id
 from bemi.store.versions import Place, version_of
@@ -121,7 +122,7 @@ class Ledger:
 
     def subject(self, interval: Interval, table: Table) -> Subject:
         with explained("destination"):
-            known = baselines.names(self._conn, self._schema, self._source_id, table.oid)
+            known = known_rows.names(self._conn, self._schema, self._source_id, table.oid)
         names = tuple({*known, table.name})
         emptied = None
         if interval.known_before:
@@ -148,9 +149,9 @@ class Ledger:
     def touched(
         self, interval: Interval, moment: Moment, keys: Sequence[str] | None
     ) -> list[Touched]:
-        """What a look did not see, though it was committed before; see `baselines.touched`."""
+        """What a look did not see, though it was committed before; see `known_rows.touched`."""
         with explained("destination"):
-            return baselines.touched(
+            return known_rows.touched(
                 self._conn,
                 self._schema,
                 interval,
@@ -162,9 +163,9 @@ class Ledger:
             )
 
     def left_out(self, interval: Interval, moment: Moment) -> bool:
-        """Whether a look may have missed what rules left out; see `baselines.left_out`."""
+        """Whether a look may have missed what rules left out; see `known_rows.left_out`."""
         with explained("destination"):
-            return baselines.left_out(
+            return known_rows.left_out(
                 self._conn,
                 self._schema,
                 interval,
@@ -199,9 +200,9 @@ class Ledger:
         return subject.completer.row_of(image, subject.stored)
 
     def lacking(self, subject: Subject) -> list[str]:
-        """Keys of rows with a value that nothing tells; see `baselines.lacking`."""
+        """Keys of rows with a value that nothing tells; see `known_rows.lacking`."""
         with explained("destination"):
-            return baselines.lacking(self._conn, self._schema, subject.interval, subject.names)
+            return known_rows.lacking(self._conn, self._schema, subject.interval, subject.names)
 
     def keys_before(self, subject: Subject, batch: int) -> Iterator[list[str]]:
         """The keys of all rows that the history knew from before the interval."""
@@ -209,7 +210,7 @@ class Ledger:
             after: str | None = None
             while True:
                 with explained("destination"):
-                    keys = baselines.keys_before(
+                    keys = known_rows.keys_before(
                         self._conn,
                         self._schema,
                         self._source_id,

@@ -8,14 +8,20 @@ where the slot does, so the history is complete from there. Reads nothing of the
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import sql
 
-from bemi.capture import coverage, event_triggers, preflight, publication, slot
+from bemi.capture import (
+    coverage,
+    event_triggers,
+    full_identity,
+    ownership,
+    preflight,
+    publication,
+    slot,
+)
 from bemi.capture.progress import Progress, Report
 from bemi.capture.source import Identity, Source
 from bemi.capture.tables import (
@@ -26,39 +32,15 @@ from bemi.capture.tables import (
     with_remembered_rules,
 )
 from bemi.config import Settings
-from bemi.connections import connect, explained, first_line
+from bemi.connections import connect, explained
 from bemi.errors import RefusedError, SetupError
 from bemi.lsn import Lsn
-from bemi.store import checkpoint, migrate, sources
+from bemi.store import checkpoint, grants, migrate, sources
 from bemi.store.checkpoint import Checkpoint
 from bemi.store.coverage import forget_stamp
 from bemi.store.sources import Setup
 
 Connection = psycopg.Connection[Any]
-
-LOCK_TIMEOUT: Final = "3s"
-"""What `alter table … replica identity` may wait for its lock: all of the application's
-statements on that table queue up behind it meanwhile."""
-
-READABLE: Final = ("changes", "coverage", "missing", "schema_history", "ddl")
-"""The views that `--reader` grants."""
-
-ASKED: Final[Mapping[str, Sequence[str]]] = {
-    "schema_versions": (),
-    "sources": (),
-    "epochs": (),
-    "checkpoints": (),
-    "gaps": (),
-    "intervals": (),
-    "baselines": (
-        *("source_id", "baseline_id", "relation"),
-        *("started_at", "finished_at", "rows", "failed"),
-    ),
-    "contexts": ("id", "dropped"),
-    "row_changes": ("epoch", "commit_position", "committed_at"),
-}
-"""What `bemi changes` and `bemi status` read beside the views: bookkeeping, and of the tables with
-values of rows these columns, which have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +100,10 @@ def init(
         with explained("destination"):
             preflight.require_destination(destination, settings)
             stored = sources.read(destination, settings.schema, settings.source)
-            _require_same_source(settings, stored, identity)
-            _require_no_twin(destination, settings, identity)
+            ownership.require_same_source(settings, stored, identity)
+            ownership.require_no_twin(destination, settings, identity)
             _require_roles(destination, readers)
-        _require_ours(source, settings, stored)
+        ownership.require_ours(source, settings, stored)
         setup = _chosen(settings, stored)
         if ddl:
             setup = msgspec.structs.replace(setup, ddl=True)
@@ -129,12 +111,14 @@ def init(
             setup = msgspec.structs.replace(setup, snapshot=True)
         remembered = _remembered(settings, setup)
         settings = with_remembered_rules(settings, setup)
-        to_full, left_out = _select_full(source, settings, full)
+        to_full, left_out = full_identity.select(source, settings, full)
 
         with explained("destination"):
             _make_history(destination, settings, identity, progress)
             _remember(destination, settings, setup)
-        setup, not_full = _set_full(source, destination, settings, setup, to_full, progress)
+        setup, not_full = full_identity.set_all(
+            source, destination, settings, setup, to_full, progress
+        )
         made = _make_publication(source, destination, settings, progress)
         refused = _publish_tables(source, settings, progress)
         published = coverage.memberships(source, settings.publication)
@@ -142,7 +126,9 @@ def init(
         with explained("destination"):
             held = _register(destination, settings, identity, position)
             gap = _find_gap(destination, settings, held, identity, position)
-            _grant(destination, settings, readers, progress)
+            for role in readers:
+                if grants.grant(destination, settings.schema, role):
+                    progress.add(f'let role "{role}" read the history')
             same = _is_of(destination, settings, held, identity)
         if same:
             since = position if fresh else None
@@ -190,7 +176,7 @@ def without_key(settings: Settings, full: Sequence[str]) -> list[TableState]:
         ):
             stored = sources.read(destination, settings.schema, settings.source)
         settings = with_remembered_rules(settings, _chosen(settings, stored))
-        chosen = {state.oid for state in _select_full(source, settings, full)[0]}
+        chosen = {state.oid for state in full_identity.select(source, settings, full)[0]}
         return [
             state
             for state in survey(source, settings)
@@ -218,87 +204,12 @@ def _identify(settings: Settings, role: str) -> Identity:
         replication.close()
 
 
-def _require_same_source(
-    settings: Settings, stored: sources.StoredSource | None, identity: Identity
-) -> None:
-    if stored is None:
-        return
-    known = (stored.database, stored.slot, stored.publication)
-    now = (identity.database, settings.slot, settings.publication)
-    if known != now:
-        raise SetupError(
-            f'the destination knows the source "{settings.source}" with database "{known[0]}",'
-            f' slot "{known[1]}" and publication "{known[2]}", not with database "{now[0]}",'
-            f' slot "{now[1]}" and publication "{now[2]}"',
-            fix="set BEMI_SOURCE to a name of its own for this one, or the other settings to"
-            " what they were",
-        )
-
-
-def _require_no_twin(destination: Connection, settings: Settings, identity: Identity) -> None:
-    """That no other source of the history is captured with this slot: what one of the two
-    acknowledges, the other never gets."""
-    if migrate.current_version(destination, settings.schema) == 0:
-        return
-    other = sources.twin(
-        destination,
-        settings.schema,
-        settings.source,
-        slot=settings.slot,
-        publication=settings.publication,
-        system_identifier=identity.system_identifier,
-        database_oid=identity.database_oid,
-    )
-    if other is not None:
-        same = other.slot == settings.slot
-        what = f"slot {other.slot}" if same else f"publication {other.publication}"
-        raise SetupError(
-            f"the {what} is that of the source {other.name}",
-            fix="set BEMI_SLOT and BEMI_PUBLICATION to names of their own, or use --source"
-            f" {other.name}",
-        )
-
-
 def _require_roles(destination: Connection, readers: Sequence[str]) -> None:
-    for role in readers:
-        row = destination.execute("select to_regrole(quote_ident(%s)) is null", [role]).fetchone()
-        if row is None or row[0]:
-            raise SetupError(
-                f'there is no role "{role}" on the destination',
-                fix=f'create role "{role}" login; then run `bemi init` again',
-            )
-
-
-def _require_ours(
-    source: Connection, settings: Settings, stored: sources.StoredSource | None
-) -> None:
-    """That neither name is taken by something that is not Bemi's, nor the slot by another history.
-
-    `init` notes a source in the history before it makes the slot: a slot that is there before
-    the source is noted was made for another one. (An owner may have made the publication.)
-    """
-    with explained("source"):
-        found = publication.read(source, settings.publication)
-        if found is not None and found.faults:
-            raise SetupError(
-                f'the publication "{found.name}" is not one of Bemi\'s: {"; ".join(found.faults)}',
-                fix=found.fix or "name another one in BEMI_PUBLICATION",
-            )
-        existing = slot.read(source, settings.slot)
-        fault = None if existing is None else existing.fault(source.info.dbname)
-        if fault is not None:
-            raise SetupError(
-                f'the replication slot "{settings.slot}" can\'t be used: {fault}',
-                fix="name another one in BEMI_SLOT",
-            )
-        if existing is not None and stored is None:
-            raise SetupError(
-                f'the replication slot "{settings.slot}" is there already, and this history (schema'
-                f' "{settings.schema}") did not make it: another history, or another destination,'
-                " may be captured with it",
-                fix="set BEMI_SLOT and BEMI_PUBLICATION to names of their own; or, if nobody needs"
-                f" it: select pg_drop_replication_slot('{settings.slot}');",
-            )
+    for role in grants.missing(destination, readers):
+        raise SetupError(
+            f'there is no role "{role}" on the destination',
+            fix=f'create role "{role}" login; then run `bemi init` again',
+        )
 
 
 def _chosen(settings: Settings, stored: sources.StoredSource | None) -> Setup:
@@ -316,48 +227,6 @@ def _remembered(settings: Settings, setup: Setup) -> tuple[str, ...]:
         *(f"--schema {shlex.quote(glob)}" for glob in setup.schemas),
         *(f"--table {shlex.quote(glob)}" for glob in setup.tables),
     )
-
-
-def _select_full(
-    source: Connection, settings: Settings, globs: Sequence[str]
-) -> tuple[list[TableState], list[tuple[str, str]]]:
-    """Those to set, and those to leave as they are: they would not be tracked all the same."""
-    states = survey(source, settings)
-    selected: dict[int, TableState] = {}
-    left_out: dict[str, str] = {}
-    for glob in globs:
-        pattern = glob if "." in glob else f"public.{glob}"
-        found = [
-            state
-            for state in states
-            if fnmatchcase(state.qualified, pattern)
-            or (state.root is not None and fnmatchcase(state.root, pattern))
-        ]
-        if not found:
-            raise SetupError(
-                f"--full {glob} matches no table",
-                fix="give SCHEMA.TABLE, where * stands for anything",
-            )
-        against = {
-            state.qualified: state.never_full or "it is not among the tables that are to be tracked"
-            for state in found
-            if state.never_full or not state.wanted
-        }
-        if len(against) == len(found):
-            name, reason = next(iter(against.items()))
-            raise SetupError(
-                f"--full {glob} matches no table that it is for: {name}: {reason}",
-                fix="track the table too (--table, --schema, exclude_tables), or leave --full out"
-                if found[0].never_full is None
-                else found[0].fix or "leave --full out: its key is enough",
-            )
-        left_out |= against
-        selected.update(
-            (state.oid, state)
-            for state in found
-            if state.identity != "full" and state.qualified not in against
-        )
-    return list(selected.values()), list(left_out.items())
 
 
 # --- the steps of init -----------------------------------------------------------------------
@@ -387,53 +256,6 @@ def _remember(destination: Connection, settings: Settings, setup: Setup) -> None
     stored = sources.read(destination, settings.schema, settings.source)
     if stored is None or stored.setup != setup:
         sources.remember(destination, settings.schema, settings.source, setup)
-
-
-def _set_full(
-    source: Connection,
-    destination: Connection,
-    settings: Settings,
-    setup: Setup,
-    states: Sequence[TableState],
-    progress: Progress,
-) -> tuple[Setup, list[tuple[str, str]]]:
-    """Each table by itself: one that is locked or another role's does not keep the rest."""
-    failed: list[tuple[str, str]] = []
-    for state in states:
-        statement = sql.SQL("alter table {} replica identity full").format(state.identifier)
-        back = _set_back_statement(source, state)
-        try:
-            with source.transaction():
-                source.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
-                source.execute(statement)
-        except psycopg.errors.LockNotAvailable:
-            failed.append((state.qualified, f"others kept it locked for {LOCK_TIMEOUT}"))
-            continue
-        except psycopg.errors.InsufficientPrivilege:
-            text = statement.as_string(None)
-            failed.append((state.qualified, f"only its owner may; as its owner: {text};"))
-            continue
-        except psycopg.errors.UndefinedTable as error:
-            failed.append((state.qualified, first_line(error)))
-            continue
-        progress.add(f"set {state.qualified} to REPLICA IDENTITY FULL")
-        changed = {**setup.replica_identity, state.qualified: back}
-        setup = msgspec.structs.replace(setup, replica_identity=changed)
-        with explained("destination"):
-            sources.remember(destination, settings.schema, settings.source, setup)
-    return setup, failed
-
-
-def _set_back_statement(source: Connection, state: TableState) -> str:
-    row = source.execute(
-        "select relreplident::text from pg_class where oid = %s", [state.oid]
-    ).fetchone()
-    identity = row[0] if row is not None else "d"
-    to: sql.Composable = sql.SQL("nothing" if identity == "n" else "default")
-    if identity == "i" and state.identity.startswith("index "):
-        to = sql.SQL("using index {}").format(sql.Identifier(state.identity.removeprefix("index ")))
-    statement = sql.SQL("alter table {} replica identity {};").format(state.identifier, to)
-    return statement.as_string(None)
 
 
 def _make_publication(
@@ -597,42 +419,3 @@ def _record_ddl(source: Connection, setup: Setup, progress: Progress, *, asked: 
     if made:
         progress.add("made event triggers that record DDL")
     return None
-
-
-def _grant(
-    destination: Connection, settings: Settings, readers: Sequence[str], progress: Progress
-) -> None:
-    """Usage of the schema; the views, which read with their owner's rights; what commands ask."""
-    schema = sql.Identifier(settings.schema)
-    granted = {**dict.fromkeys(READABLE, ()), **ASKED}
-    needed = [(name, column) for name, some in granted.items() for column in some or (None,)]
-    for role in readers:
-        row = destination.execute(
-            "select has_schema_privilege(%(role)s, %(schema)s, 'usage') and bool_and(case when"
-            " part is null then has_table_privilege(%(role)s, relation, 'select')"
-            " else has_column_privilege(%(role)s, relation, part, 'select') end)"
-            " from (select format('%%I.%%I', %(schema)s::text, name), part"
-            " from unnest(%(names)s::text[], %(parts)s::text[]) needed (name, part))"
-            " each (relation, part)",
-            {
-                "role": role,
-                "schema": settings.schema,
-                "names": [name for name, _ in needed],
-                "parts": [part for _, part in needed],
-            },
-        ).fetchone()
-        if row is not None and row[0]:
-            continue
-        grantee = sql.Identifier(role)
-        with destination.transaction():
-            destination.execute(sql.SQL("grant usage on schema {} to {}").format(schema, grantee))
-            for name, some in granted.items():
-                columns = sql.SQL(", ").join(map(sql.Identifier, some))
-                destination.execute(
-                    sql.SQL("grant select {} on {} to {}").format(
-                        sql.SQL("({})").format(columns) if some else sql.SQL(""),
-                        sql.Identifier(settings.schema, name),
-                        grantee,
-                    )
-                )
-        progress.add(f'let role "{role}" read the history')

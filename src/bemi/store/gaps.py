@@ -96,7 +96,7 @@ def _remember(
     relation: int,
     transactions: Collection[int],
 ) -> None:
-    """Which transactions those were, the last ones; see `bemi.store.baselines.left_out`."""
+    """Which transactions those were, the last ones; see `bemi.store.known_rows.left_out`."""
     left_out = sql.Identifier(schema, "left_out")
     cursor.execute(
         sql.SQL(
