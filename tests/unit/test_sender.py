@@ -43,7 +43,7 @@ class Session:
             self.sender.ran(statement)
             controls = {control for control, _ in statement.controls}
             self.open = (self.open or not self.autocommit or "begin" in controls) and (
-                "end" not in controls
+                not controls & {"end", "rollback"}
             )
         return self.sent[before:]
 
@@ -192,3 +192,10 @@ def test_a_standby_is_asked_again() -> None:
         assert at.checked((True, False, "f")) is False
         assert at.allowed is None
         assert at.checked((False, True, "f")) is True
+
+
+def test_who_rolls_back_is_not_asked_what_was_written() -> None:
+    at = Session(check_at_commit=True)
+    with bemi.context(user_id=1):
+        assert at.run("select 1", "rollback") == [None, None]
+        assert at.run("select 1", "commit") == [None, {"user_id": 1}]

@@ -154,7 +154,7 @@ class Sender:
     def ran(self, statement: Statement) -> None:
         """A statement succeeded: follow what it did to the transaction."""
         for control, name in statement.controls:
-            if control in ("begin", "end"):
+            if control in ("begin", "end", "rollback"):
                 self.ended()
             elif control == "savepoint":
                 self.set_savepoint(name)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-Control: TypeAlias = Literal["begin", "end", "savepoint", "release", "rollback to"]
-"""What a statement does to the transaction; `end` is COMMIT as well as ROLLBACK."""
+Control: TypeAlias = Literal["begin", "end", "rollback", "savepoint", "release", "rollback to"]
+"""What a statement does to the transaction; `end` is COMMIT, and PREPARE TRANSACTION."""
 
 _WRITES: Final = frozenset(("insert", "update", "delete", "merge"))
 _DDL: Final = frozenset(("create", "alter", "drop", "comment", "grant", "revoke"))
@@ -187,7 +187,7 @@ def _control(words: Sequence[str]) -> tuple[Control, str] | None:
         rest = [word for word in words[1:] if word not in ("work", "transaction")]
         if first == "rollback" and rest[:1] == ["to"]:
             return "rollback to", _savepoint(rest[1:])
-        return "end", ""
+        return ("end" if first in ("commit", "end") else "rollback"), ""
     if first == "savepoint":
         return "savepoint", _savepoint(words[1:])
     if first == "release":

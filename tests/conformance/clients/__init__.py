@@ -3,7 +3,12 @@
 A module a library. The rules in `test_rules.py` are the same for all of them.
 """
 
-from tests.conformance.clients import psycopg3
+from tests.conformance.clients import asyncpg, psycopg3
 from tests.conformance.clients.client import Client
 
-CLIENTS: tuple[Client, ...] = (psycopg3.SYNC, psycopg3.ASYNC)
+CLIENTS: tuple[Client, ...] = (
+    psycopg3.SYNC,
+    psycopg3.ASYNC,
+    asyncpg.CLASS,
+    asyncpg.INSTALLED,
+)
