@@ -3,7 +3,7 @@
 A module a library. The rules in `test_rules.py` are the same for all of them.
 """
 
-from tests.conformance.clients import asyncpg, psycopg3
+from tests.conformance.clients import asyncpg, piccolo, psycopg3, tortoise
 from tests.conformance.clients.client import Client
 
 CLIENTS: tuple[Client, ...] = (
@@ -11,4 +11,6 @@ CLIENTS: tuple[Client, ...] = (
     psycopg3.ASYNC,
     asyncpg.CLASS,
     asyncpg.INSTALLED,
+    tortoise.CLIENT,
+    piccolo.CLIENT,
 )

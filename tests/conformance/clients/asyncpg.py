@@ -24,17 +24,17 @@ class _Session:
 
     def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         self._began()
-        rows = self.loop(self.conn.fetch(_numbered(statement, len(parameters)), *parameters))
+        rows = self.loop(self.conn.fetch(numbered(statement, len(parameters)), *parameters))
         return [tuple(row) for row in rows]
 
     def count(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         self._began()
-        text = _numbered(statement, len(parameters))
+        text = numbered(statement, len(parameters))
         return int(self.loop(self.conn.execute(text, *parameters)).split()[-1])
 
     def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self._began()
-        self.loop(self.conn.executemany(_numbered(statement, len(rows[0])), rows))
+        self.loop(self.conn.executemany(numbered(statement, len(rows[0])), rows))
 
     def copy(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         self._began()
@@ -60,7 +60,7 @@ class _Session:
             self.loop(block.__aexit__(None, None, None))
 
 
-def _numbered(statement: str, parameters: int) -> str:
+def numbered(statement: str, parameters: int) -> str:
     return statement.format(*(f"${number}" for number in range(1, parameters + 1)))
 
 

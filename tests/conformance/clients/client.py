@@ -7,6 +7,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import bemi
+
 Result = TypeVar("Result")
 
 
@@ -74,3 +76,16 @@ class Loop:
 
     def close(self) -> None:
         self._runner.close()
+
+
+class Task(Loop):
+    """One whose coroutines are of one task: what the library keeps in context variables, as the
+    open transaction, is there for the next one. The context is the caller's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._variables = contextvars.copy_context()
+
+    def __call__(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        self._variables.run(bemi.set_context, bemi.current_context())
+        return self._runner.run(coroutine, context=self._variables)
