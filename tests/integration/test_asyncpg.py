@@ -38,6 +38,17 @@ def use(log: Log, act: Callable[[Any], Awaitable[None]], kind: Any = Connection)
     asyncio.run(used())
 
 
+def each_write(conn: Any, tell: Callable[[], None]) -> None:
+    """Tells of everything that is sent: asyncpg writes once for each round trip."""
+    write = conn._transport.write
+
+    def written(data: bytes) -> None:
+        write(data)
+        tell()
+
+    conn._transport.write = written
+
+
 def test_prepared_statements(log: Log) -> None:
     async def act(conn: Any) -> None:
         insert = await conn.prepare("insert into todo (n) values ($1) returning n")
@@ -173,20 +184,13 @@ def test_what_it_costs(log: Log) -> None:
     """One round trip in a transaction, two for a write in autocommit, none for reading."""
 
     async def act(conn: Any) -> None:
-        transport = conn._transport
-        written: list[bytes] = []
-        write = transport.write
-
-        def counting(data: bytes) -> None:
-            written.append(data)
-            write(data)
-
-        transport.write = counting
+        writes: list[None] = []
+        each_write(conn, lambda: writes.append(None))
 
         async def trips(statement: str) -> int:
-            written.clear()
+            writes.clear()
             await conn.fetch(statement)
-            return len(written)
+            return len(writes)
 
         update = "update todo set n = 1"
         for _ in range(2):
@@ -261,22 +265,40 @@ def test_a_statement_that_is_given_up(log: Log, cancelled: bool) -> None:
     assert log.seen() == [[ANN, "insert"]]
 
 
-def test_it_can_be_given_up_at_any_point(log: Log) -> None:
-    """Cancelled after each of its steps, it leaves no transaction open and no half of one."""
+@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_it_can_be_given_up_at_any_point(log: Log, at: int, steps: int) -> None:
+    """Cancelled behind any of what it sends, it leaves no transaction open and no half of one."""
 
     async def act(conn: Any) -> None:
-        for steps in range(12):
-            task = asyncio.ensure_future(conn.execute(INSERT))
+        await conn.execute(INSERT)
+        task: Any = None
+        sent = 0
+
+        async def cancel() -> None:
             for _ in range(steps):
                 await asyncio.sleep(0)
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            await conn.execute("update todo set n = n")
-            assert not conn.is_in_transaction()
+
+        def sending() -> None:
+            nonlocal sent
+            sent += 1
+            if sent == at:
+                cancelling.append(asyncio.ensure_future(cancel()))
+
+        cancelling: list[Any] = []
+        each_write(conn, sending)
+        task = asyncio.ensure_future(conn.execute(INSERT))
+        with contextlib.suppress(asyncio.CancelledError):  # it may have been quicker
+            await task
+        await conn.execute("update todo set n = n")
+        assert not conn.is_in_transaction()
 
     use(log, act)
-    assert all(each[0] == ANN for each in log.seen())
+    first, *second, update = log.seen()
+    assert first == [ANN, "insert"]
+    assert second in ([], [[ANN, "insert"]])
+    assert update == [ANN, *["update"] * (1 + len(second))]
 
 
 def test_statements_at_the_same_time_are_refused(log: Log) -> None:
@@ -325,6 +347,29 @@ def test_a_transaction_that_failed_speaks_for_itself(log: Log) -> None:
 
     use(log, act, connection_class(check_at_commit=True))
     assert log.seen() == [[ANN, "insert"]]
+
+
+def test_a_standby_gets_no_context(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a standby refuses is the write, as ever; and the connection lives to see it promoted."""
+    from bemi.context.sender import Sender
+
+    checked = Sender.checked
+    answers = [(True, True, ""), (True, True, ""), (False, True, "")]
+
+    def of_a_standby(self: Sender, answer: Any) -> bool:
+        assert answer[0] is False
+        return checked(self, answers.pop(0))
+
+    monkeypatch.setattr(Sender, "checked", of_a_standby)
+
+    async def act(conn: Any) -> None:
+        await conn.execute(INSERT)
+        async with conn.transaction():
+            await conn.execute(INSERT)
+        await conn.execute(INSERT)
+
+    use(log, act)
+    assert log.seen() == [["insert"], ["insert"], [ANN, "insert"]]
 
 
 def test_a_closed_connection_says_so(log: Log) -> None:
