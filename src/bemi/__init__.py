@@ -7,7 +7,8 @@
 Loads the standard library only.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 from bemi.context import clear_context, context, current_context, merge_context, set_context
 from bemi.errors import BemiError
@@ -24,23 +25,20 @@ __all__ = [
     "set_context",
 ]
 
+_LIBRARIES: Final = ("psycopg", "psycopg2", "asyncpg")
+
 
 def emit(connection: Any) -> Any:
     """Sends the current context into the connection's open transaction.
 
     It applies to the writes that follow in that transaction, until the next one is sent. For an
-    asynchronous connection: `await bemi.emit(connection)`. Knows the connections of psycopg 3
-    and asyncpg; raises BemiError for others.
+    asynchronous connection: `await bemi.emit(connection)`. Knows the connections of psycopg 3,
+    psycopg2 and asyncpg; raises BemiError for others.
     """
     libraries = {base.__module__.partition(".")[0] for base in type(connection).__mro__}
-    if "psycopg" in libraries:
-        from bemi.integrations import psycopg
-
-        return psycopg.emit(connection)
-    if "asyncpg" in libraries:
-        from bemi.integrations import asyncpg
-
-        return asyncpg.emit(connection)
+    for library in _LIBRARIES:
+        if library in libraries:
+            return import_module(f"bemi.integrations.{library}").emit(connection)
     raise BemiError(
         f"emit does not know connections of the type {type(connection).__qualname__}",
         fix="run this in the transaction, with a JSON object as the parameter: "

@@ -26,6 +26,14 @@ CHECK: Final[LiteralString] = (
 """Asked once per connection: a statement that fails would end the application's transaction."""
 
 
+EMIT: Final[LiteralString] = (
+    "select case when not pg_catalog.pg_is_in_recovery() "
+    "then pg_catalog.pg_logical_emit_message(true, %s::text, %s::text) end"
+)
+"""What `bemi.emit` sends, with prefix and content: nothing on a standby, which takes no messages,
+since a failing statement would end the application's transaction. Cast, because the function
+exists for text and for bytea."""
+
 _SEND: Final = "select pg_catalog.pg_logical_emit_message(true, '_bemi', {}::text)"
 # An answer that says whether anything was written costs a round trip of its own; this does not.
 _SEND_IF_WRITTEN: Final = (

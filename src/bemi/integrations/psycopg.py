@@ -9,25 +9,18 @@ import contextlib
 import functools
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any, Final, LiteralString, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import psycopg
 from psycopg import pq, sql
 from psycopg.rows import tuple_row
 
 from bemi.context import current_context, wire
-from bemi.context.sender import CHECK, COMMIT, Due, Sender
+from bemi.context.sender import CHECK, COMMIT, EMIT, Due, Sender
 from bemi.context.statements import Statement
 
 if TYPE_CHECKING:
     from psycopg.abc import Params, Query
-
-# A standby takes no messages, and a failing statement would end the application's transaction.
-# Cast, because the function exists for text and for bytea.
-EMIT: Final[LiteralString] = (
-    "select case when not pg_catalog.pg_is_in_recovery() "
-    "then pg_catalog.pg_logical_emit_message(true, %s::text, %s::text) end"
-)
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _INERROR: Final = pq.TransactionStatus.INERROR

@@ -3,14 +3,18 @@
 A module a library. The rules in `test_rules.py` are the same for all of them.
 """
 
-from tests.conformance.clients import asyncpg, piccolo, psycopg3, tortoise
+from tests.conformance.clients import asyncpg, peewee, piccolo, psycopg2, psycopg3, tortoise
 from tests.conformance.clients.client import Client
 
 CLIENTS: tuple[Client, ...] = (
     psycopg3.SYNC,
     psycopg3.ASYNC,
+    psycopg2.FACTORY,
+    psycopg2.INSTALLED,
     asyncpg.CLASS,
     asyncpg.INSTALLED,
+    peewee.PSYCOPG2,
+    peewee.PSYCOPG,
     tortoise.CLIENT,
     piccolo.CLIENT,
 )

@@ -1,0 +1,247 @@
+"""Sends the current context through psycopg2: before the first write of each transaction, by
+itself (`Connection`, `install`), or when it is told to (`emit`).
+
+psycopg2 has no pipelines and binds nothing: it quotes values itself. To put the context into the
+text of the application's statement would save a round trip and alter that statement, with the
+positions in its errors; so the message is a statement of its own, before it.
+"""
+
+import contextlib
+import functools
+import re
+import warnings
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import psycopg2
+from psycopg2 import extensions
+from psycopg2.sql import Composable
+
+from bemi.context import current_context, wire
+from bemi.context.sender import CHECK, COMMIT, EMIT, Due, Sender
+from bemi.context.statements import Statement
+
+# Where values begin in a text that psycopg2 has put them into: a literal, a number, a word.
+_VALUE: Final = re.compile(
+    rb"""'|"(?:[^"]|"")*"|\$|\b(?:true|false|null)\b|(?<!\w)\d""", re.IGNORECASE
+)
+
+
+def emit(connection: extensions.connection) -> None:
+    """Sends what is current, `{}` too, so that an earlier context of the transaction ends.
+
+    Sends nothing into a transaction that has failed, and warns where there is none that it could
+    belong to: in autocommit mode outside of a block.
+    """
+    status = connection.get_transaction_status()
+    if status == extensions.TRANSACTION_STATUS_IDLE and connection.autocommit:
+        warnings.warn(
+            "bemi.emit was called in autocommit mode outside of a transaction, where no write can"
+            " follow in the same one; call it in a transaction",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    elif status != extensions.TRANSACTION_STATUS_INERROR:
+        _execute(connection, EMIT, (wire.PREFIX, wire.encode(current_context())))
+
+
+def install(
+    connection: extensions.connection,
+    *,
+    functions: Collection[str] = (),
+    check_at_commit: bool = False,
+    sql: bool = False,
+    redact: bool = True,
+) -> None:
+    """Makes the cursors of an open connection send the context of its transactions.
+
+    Those that it has made before go on without. `functions`: names of functions whose calls count
+    as writes. `check_at_commit`: also what nobody saw write, asked at COMMIT; the method
+    `commit()` asks on a `Connection` only. `sql`: each statement that writes has its text in its
+    changes' context, as `SQL`, never with parameters. `redact=False` keeps members that look like
+    secrets. Raises TypeError for an asynchronous connection.
+    """
+    _refuse_asynchronous(connection)
+    sender = Sender(functions=functions, check_at_commit=check_at_commit, sql=sql, redact=redact)
+    if isinstance(connection, Connection):
+        connection.bemi_sender = sender
+        return
+    # A connection that is no class of Python's takes no attribute but this one.
+    base = _tracking(connection.cursor_factory or extensions.cursor)
+    connection.cursor_factory = type(base.__name__, (base,), {"bemi_sender": sender})
+
+
+class Connection(extensions.connection):
+    """A connection that sends contexts: `psycopg2.connect(…, connection_factory=Connection)`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _refuse_asynchronous(self)
+        self.bemi_sender = Sender()
+
+    def cursor(
+        self,
+        name: str | None = None,
+        cursor_factory: Callable[..., Any] | None = None,
+        scrollable: bool | None = None,
+        withhold: bool = False,
+    ) -> Any:
+        factory = _tracking(cursor_factory or self.cursor_factory or extensions.cursor)
+        return super().cursor(name, factory, scrollable=scrollable, withhold=withhold)
+
+    def commit(self) -> None:
+        if self.autocommit:  # it does nothing then
+            return super().commit()
+        with _sent(self, self.bemi_sender, COMMIT):
+            return super().commit()
+
+    def rollback(self) -> None:
+        super().rollback()
+        if not self.autocommit:
+            self.bemi_sender.ended()
+
+    def tpc_begin(self, xid: Any) -> None:
+        super().tpc_begin(xid)
+        self.bemi_sender.ended()
+
+    def tpc_prepare(self) -> None:
+        with _sent(self, self.bemi_sender, COMMIT):
+            super().tpc_prepare()
+
+    def tpc_commit(self, *xid: Any) -> None:
+        # Without having been prepared, it is a COMMIT in one phase.
+        with _sent(self, self.bemi_sender, COMMIT):
+            super().tpc_commit(*xid)
+
+
+class _Tracking:
+    """What a class of cursors gets in front of its own methods."""
+
+    bemi_sender: Sender
+
+    def execute(self, query: Any, vars: Any = None) -> Any:
+        with self._bemi_sent(query, vars):
+            return super().execute(query, vars)  # type: ignore[misc]
+
+    def executemany(self, query: Any, vars_list: Iterable[Any]) -> Any:
+        with contextlib.closing(self._bemi_each(query, vars_list)) as each:
+            return super().executemany(query, each)  # type: ignore[misc]
+
+    def _bemi_each(self, query: Any, vars_list: Iterable[Any]) -> Generator[Any]:
+        """The parameters, one by one, with the work that is around each execution: in autocommit
+        mode each is a transaction."""
+        for parameters in vars_list:
+            with self._bemi_sent(query, parameters):
+                yield parameters
+
+    def callproc(self, procname: str, parameters: Any = None) -> Any:
+        # What it sends is a SELECT from the function.
+        with self._bemi_sent(f"select * from {procname}()", ()):
+            return super().callproc(procname, parameters)  # type: ignore[misc]
+
+    def copy_expert(self, sql: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._bemi_sent(sql, ()):
+            return super().copy_expert(sql, file, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        with self._bemi_sent(f"copy {extensions.quote_ident(table, self._bemi)} from stdin", ()):
+            return super().copy_from(file, table, *args, **kwargs)  # type: ignore[misc]
+
+    @property
+    def _bemi(self) -> extensions.connection:
+        connection: extensions.connection = self.connection  # type: ignore[attr-defined]
+        return connection
+
+    def _bemi_sent(self, query: Any, parameters: Any) -> contextlib.AbstractContextManager[None]:
+        connection: Any = self._bemi
+        # A class made by `install` has it; else the connection.
+        sender: Sender = getattr(self, "bemi_sender", None) or connection.bemi_sender
+        if isinstance(query, Composable):
+            query = query.as_string(connection).encode()  # which may hold values
+        return _sent(connection, sender, query, parameters)
+
+
+@functools.cache
+def _tracking(base: Any) -> Any:
+    """A class of cursors that send contexts, made of one that does not."""
+    if not (isinstance(base, type) and issubclass(base, extensions.cursor)):
+        raise TypeError(f"{base!r} is no class of psycopg2's cursors, so bemi can't extend it")
+    if issubclass(base, _Tracking):
+        return base
+    return type(base.__name__, (_Tracking, base), {"__module__": base.__module__})
+
+
+@contextlib.contextmanager
+def _sent(
+    connection: extensions.connection,
+    sender: Sender,
+    query: str | bytes | Statement,
+    parameters: Any = None,
+) -> Iterator[None]:
+    """Around a statement, so that the context is in its transaction."""
+    statement = query if isinstance(query, Statement) else sender.statement(query)
+    status = connection.get_transaction_status()
+    due = None
+    if status != extensions.TRANSACTION_STATUS_INERROR:
+        due = sender.due(
+            statement,
+            in_transaction=status != extensions.TRANSACTION_STATUS_IDLE,
+            autocommit=connection.autocommit,
+            text="" if isinstance(query, Statement) else _without_values(query, parameters),
+        )
+    if due is not None and not sender.allowed:
+        due = due if sender.checked(_execute(connection, CHECK)) else None
+    if due is None:
+        yield
+    elif due.wrap:
+        with _wrapped(connection, due):
+            yield
+    else:
+        _execute(connection, due.statement("%s"), (due.content,))
+        yield
+    if due is not None:
+        sender.sent(due)
+    sender.ran(statement)
+
+
+@contextlib.contextmanager
+def _wrapped(connection: extensions.connection, due: Due) -> Iterator[None]:
+    """A transaction in autocommit mode; that it begins costs no round trip of its own."""
+    _execute(connection, "begin; " + due.statement("%s"), (due.content,))
+    try:
+        yield
+    except BaseException:
+        if connection.get_transaction_status() in (
+            extensions.TRANSACTION_STATUS_INTRANS,
+            extensions.TRANSACTION_STATUS_INERROR,
+        ):
+            _execute(connection, "rollback")
+        raise
+    _execute(connection, "commit")
+
+
+def _without_values(query: str | bytes, parameters: Any) -> str | bytes:
+    """The statement; up to its first value, where psycopg2 may have put values into its text, as
+    `mogrify` does, and `execute_values` and `execute_batch` with it: they give bytes."""
+    if parameters or not isinstance(query, bytes):
+        return query
+    at = 0
+    while (found := _VALUE.search(query, at)) is not None:
+        if not found[0].startswith(b'"'):
+            return query[: found.start()] + "…".encode()
+        at = found.end()
+    return query
+
+
+def _execute(
+    connection: extensions.connection, statement: str, parameters: Sequence[str] | None = None
+) -> tuple[Any, ...] | None:
+    """Our own, with a cursor of psycopg2's own kind; the last row of what it returned, if any."""
+    with extensions.cursor(connection) as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchone() if cursor.description else None
+
+
+def _refuse_asynchronous(connection: extensions.connection) -> None:
+    if connection.async_:
+        raise TypeError("bemi.integrations.psycopg2 has no asynchronous connections")

@@ -1,0 +1,82 @@
+"""Peewee, over psycopg2 and over psycopg 3. It is always in autocommit mode, and asks for blocks."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import peewee
+
+from bemi.integrations import peewee as integration
+from tests.conformance.clients.client import Client, Session
+
+
+class _Session:
+    def __init__(self, database: Any, autocommit: bool) -> None:
+        self.database = database
+        self.autocommit = autocommit
+
+    def _execute(self, statement: str, parameters: Sequence[Any]) -> Any:
+        if not self.autocommit and not self.database.in_transaction():
+            self.database.begin()
+        text = statement.format(*["%s"] * len(parameters))
+        return self.database.execute_sql(text, parameters or None)
+
+    def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        cursor = self._execute(statement, parameters)
+        return [] if cursor.description is None else cursor.fetchall()
+
+    def count(self, statement: str, parameters: Sequence[Any] = ()) -> int:
+        count: int = self._execute(statement, parameters).rowcount
+        return count
+
+    def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        row = "(" + ", ".join(["{}"] * len(rows[0])) + ")"
+        start = statement.partition("values")[0]
+        values = [value for each in rows for value in each]
+        self._execute(f"{start}values " + ", ".join([row] * len(rows)), values)
+
+    def copy(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        self.database.commit()
+
+    def rollback(self) -> None:
+        self.database.rollback()
+
+    @contextlib.contextmanager
+    def block(self) -> Iterator[None]:
+        with self.database.atomic():
+            yield
+
+
+@contextlib.contextmanager
+def _opened(url: str, autocommit: bool, psycopg3: bool, options: Any) -> Iterator[Session]:
+    database = peewee.PostgresqlDatabase(url, prefer_psycopg3=psycopg3)
+    if options is not None:
+        integration.install(database, **options)
+    database.connect()
+    try:
+        yield _Session(database, autocommit)
+    finally:
+        with contextlib.suppress(peewee.PeeweeException):
+            database.rollback()
+        database.close()
+
+
+def _client(name: str, psycopg3: bool) -> Client:
+    def opens(
+        url: str, *, autocommit: bool = False, **options: Any
+    ) -> contextlib.AbstractContextManager[Session]:
+        return _opened(url, autocommit, psycopg3, options)
+
+    def opens_plain(
+        url: str, *, autocommit: bool = False
+    ) -> contextlib.AbstractContextManager[Session]:
+        return _opened(url, autocommit, psycopg3, None)
+
+    return Client(name, opens, opens_plain, copies=False)
+
+
+PSYCOPG2 = _client("Peewee, psycopg2", psycopg3=False)
+PSYCOPG = _client("Peewee, psycopg 3", psycopg3=True)
