@@ -37,6 +37,24 @@ class Log:
                 found[-1].append(data.split(": ")[1].lower())
         return [each for each in found if each]
 
+    def attributed(self) -> list[tuple[Any, str]]:
+        """Since the last call: each row that was inserted into todo, as the context that it has and
+        its task."""
+        rows = self.conn.execute(
+            "select data from pg_logical_slot_get_changes(%s, null, null, 'include-xids', '0')",
+            [self._slot],
+        ).fetchall()
+        found: list[tuple[Any, str]] = []
+        context: Any = None
+        for (data,) in rows:
+            if data.startswith("BEGIN"):
+                context = None
+            elif data.startswith("message: transactional: 1 prefix: _bemi,"):
+                context = json.loads(data.partition("content:")[2])
+            elif data.startswith("table public.todo: INSERT"):
+                found.append((context, data.partition("task[text]:'")[2].partition("'")[0]))
+        return found
+
     def tasks(self) -> list[str]:
         rows = self.conn.execute("select task from todo order by id").fetchall()
         return [row[0] for row in rows]

@@ -59,6 +59,9 @@ class Client:
     open: Opens
     open_plain: OpensPlain
     copies: bool = True
+    open_unprepared: Opens | None = None
+    """As `open`, without prepared statements of the protocol, which a pooler in transaction mode
+    can't have; None where `open` has none."""
     options: frozenset[str] = field(default=frozenset(("functions", "check_at_commit", "sql")))
 
     def __str__(self) -> str:

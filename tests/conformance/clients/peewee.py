@@ -8,7 +8,7 @@ from typing import Any
 import peewee
 
 from bemi.integrations import peewee as integration
-from tests.conformance.clients.client import Client, Session
+from tests.conformance.clients.client import Client, Opens, OpensPlain, Session
 
 
 class _Session:
@@ -52,8 +52,10 @@ class _Session:
 
 
 @contextlib.contextmanager
-def _opened(url: str, autocommit: bool, psycopg3: bool, options: Any) -> Iterator[Session]:
-    database = peewee.PostgresqlDatabase(url, prefer_psycopg3=psycopg3)
+def _opened(
+    url: str, autocommit: bool, options: dict[str, Any] | None, **parameters: Any
+) -> Iterator[Session]:
+    database = peewee.PostgresqlDatabase(url, **parameters)
     if options is not None:
         integration.install(database, **options)
     database.connect()
@@ -64,19 +66,27 @@ def _opened(url: str, autocommit: bool, psycopg3: bool, options: Any) -> Iterato
         database.close()
 
 
-def _client(name: str, psycopg3: bool) -> Client:
+def _opens(**parameters: Any) -> Opens:
     def opens(
         url: str, *, autocommit: bool = False, **options: Any
     ) -> contextlib.AbstractContextManager[Session]:
-        return _opened(url, autocommit, psycopg3, options)
+        return _opened(url, autocommit, options, **parameters)
 
-    def opens_plain(
-        url: str, *, autocommit: bool = False
-    ) -> contextlib.AbstractContextManager[Session]:
-        return _opened(url, autocommit, psycopg3, None)
-
-    return Client(name, opens, opens_plain, copies=False)
+    return opens
 
 
-PSYCOPG2 = _client("Peewee, psycopg2", psycopg3=False)
-PSYCOPG = _client("Peewee, psycopg 3", psycopg3=True)
+def _opens_plain(**parameters: Any) -> OpensPlain:
+    def opens(url: str, *, autocommit: bool = False) -> contextlib.AbstractContextManager[Session]:
+        return _opened(url, autocommit, None, **parameters)
+
+    return opens
+
+
+PSYCOPG2 = Client("Peewee, psycopg2", _opens(), _opens_plain(), copies=False)
+PSYCOPG = Client(
+    "Peewee, psycopg 3",
+    _opens(prefer_psycopg3=True),
+    _opens_plain(prefer_psycopg3=True),
+    copies=False,
+    open_unprepared=_opens(prefer_psycopg3=True, prepare_threshold=None),
+)

@@ -1,6 +1,7 @@
 """psycopg 3, synchronous and asynchronous."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -97,8 +98,13 @@ class _Async:
 
 
 @contextlib.contextmanager
-def _open(url: str, *, autocommit: bool = False, **options: Any) -> Iterator[Session]:
-    with contextlib.closing(integration.Connection.connect(url, autocommit=autocommit)) as conn:
+def _open(
+    url: str, *, autocommit: bool = False, prepare_threshold: int | None = 5, **options: Any
+) -> Iterator[Session]:
+    conn = integration.Connection.connect(
+        url, autocommit=autocommit, prepare_threshold=prepare_threshold
+    )
+    with contextlib.closing(conn):
         if options:
             integration.install(conn, **options)
         yield _Sync(conn)
@@ -111,9 +117,15 @@ def _open_plain(url: str, *, autocommit: bool = False) -> Iterator[Session]:
 
 
 @contextlib.contextmanager
-def _open_async(url: str, *, autocommit: bool = False, **options: Any) -> Iterator[Session]:
+def _open_async(
+    url: str, *, autocommit: bool = False, prepare_threshold: int | None = 5, **options: Any
+) -> Iterator[Session]:
     loop = Loop()
-    conn = loop(integration.AsyncConnection.connect(url, autocommit=autocommit))
+    conn = loop(
+        integration.AsyncConnection.connect(
+            url, autocommit=autocommit, prepare_threshold=prepare_threshold
+        )
+    )
     try:
         if options:
             integration.install(conn, **options)
@@ -134,5 +146,14 @@ def _open_plain_async(url: str, *, autocommit: bool = False) -> Iterator[Session
         loop.close()
 
 
-SYNC = Client("psycopg 3", _open, _open_plain)
-ASYNC = Client("psycopg 3, async", _open_async, _open_plain_async)
+_UNPREPARED: dict[str, Any] = {"prepare_threshold": None}
+
+SYNC = Client(
+    "psycopg 3", _open, _open_plain, open_unprepared=functools.partial(_open, **_UNPREPARED)
+)
+ASYNC = Client(
+    "psycopg 3, async",
+    _open_async,
+    _open_plain_async,
+    open_unprepared=functools.partial(_open_async, **_UNPREPARED),
+)

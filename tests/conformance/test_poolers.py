@@ -1,0 +1,63 @@
+"""Contexts through pgbouncer: two users whose transactions share one connection to the server."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import bemi
+from tests.conformance.clients.client import Client, Opens
+from tests.conformance.wal import Log
+from tests.support.pgbouncer import pooled
+
+# 10,000 take minutes with some libraries.
+WRITES = 10_000 if os.environ.get("BEMI_TEST_FULL") else 500
+ROUND = 5
+"""Writes between two looks at the other one: two in autocommit mode, three in a block."""
+
+
+def test_transaction_mode(client: Client, log: Log) -> None:
+    """pgbouncer, transaction mode: nobody's change is another one's"""
+    opens = client.open_unprepared or client.open
+    with pooled(log.url, "transaction") as url:
+        _write_by_turns(opens, url, rounds_a_session=WRITES)
+    _assert_attributed(log)
+
+
+def test_session_mode(client: Client, log: Log) -> None:
+    """pgbouncer, session mode: nobody's change is another one's"""
+    with pooled(log.url, "session") as url:
+        _write_by_turns(client.open, url, rounds_a_session=2)
+    _assert_attributed(log)
+
+
+def _write_by_turns(opens: Opens, url: str, rounds_a_session: int) -> None:
+    """Both users at once: in session mode one waits until the other one's session has ended."""
+    rounds = WRITES // ROUND // 2
+    together = threading.Barrier(2, timeout=60)
+
+    def write(user: str) -> None:
+        done = 0
+        while done < rounds:
+            together.wait()  # else one might be through before the other one begins
+            with opens(url, autocommit=True) as session, bemi.context(user_id=user):
+                for _ in range(min(rounds_a_session, rounds - done)):
+                    for _ in range(2):
+                        session.run("insert into todo (task) values ({})", [user])
+                    with session.block():
+                        for _ in range(3):
+                            session.run("insert into todo (task) values ({})", [user])
+                    done += 1
+
+    with ThreadPoolExecutor(2) as threads:
+        for each in [threads.submit(write, user) for user in ("ann", "bob")]:
+            each.result()
+
+
+def _assert_attributed(log: Log) -> None:
+    attributed = log.attributed()
+    assert len(attributed) == WRITES
+    wrong = [(context, task) for context, task in attributed if context != {"user_id": task}]
+    assert wrong == []
+    users = [task for _, task in attributed]
+    turns = sum(1 for before, after in zip(users, users[1:], strict=False) if before != after)
+    assert turns >= 20, "they were not interleaved"

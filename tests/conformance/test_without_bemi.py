@@ -1,0 +1,72 @@
+"""Servers that Bemi was never set up for: an application with an integration runs as ever."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import bemi
+from bemi.embedded import Server
+from tests.conformance.clients.client import Client, Session
+from tests.conformance.wal import TODO
+from tests.integration.facts.servers import standby_of
+from tests.support.plain_server import plain_servers
+from tests.support.waiting import until
+
+INSERT = "insert into todo (task) values ({}) returning task"
+
+
+@pytest.fixture(scope="module")
+def primary(postgres_bin: Path | None) -> Iterator[Server]:
+    """With `wal_level = replica`, which has no logical decoding."""
+    with plain_servers(postgres_bin) as make:
+        server = make()
+        with psycopg.connect(server.url("postgres")) as conn:
+            conn.execute(TODO)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def standby(primary: Server, postgres_bin: Path | None) -> Iterator[Server]:
+    with standby_of(primary, postgres_bin) as server:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+            there = "select to_regclass('todo') is not null"
+            until(lambda: (conn.execute(there).fetchone() or [False])[0], 20, "the table is there")
+        yield server
+
+
+def test_no_logical_decoding(client: Client, primary: Server) -> None:
+    """without logical decoding, writing is as ever"""
+    for autocommit in (True, False):
+        with (
+            client.open(primary.url("postgres"), autocommit=autocommit) as session,
+            bemi.context(user_id="ann"),
+        ):
+            assert session.run(INSERT, ["a"]) == [("a",)]
+            assert session.count("update todo set n = 1 where task = {}", ["a"]) == 1
+            assert session.run("delete from todo returning n") == [(1,)]
+            if not autocommit:
+                session.commit()
+
+
+def test_a_standby(client: Client, standby: Server) -> None:
+    """on a standby, reading is as ever and writing fails as ever"""
+    url = standby.url("postgres")
+
+    def play(session: Session, autocommit: bool) -> Iterator[object]:
+        yield session.run("select count(*) from todo")
+        try:
+            session.run(INSERT, ["a"])
+        except Exception as error:  # noqa: BLE001 - what it is is what is compared
+            yield type(error), str(error)
+        if not autocommit:
+            session.rollback()
+        yield session.run("select 1")
+
+    for autocommit in (True, False):
+        with client.open_plain(url, autocommit=autocommit) as session:
+            expected = [*play(session, autocommit)]
+        assert len(expected) == 3
+        with client.open(url, autocommit=autocommit) as session, bemi.context(user_id="ann"):
+            assert [*play(session, autocommit)] == expected
