@@ -15,6 +15,7 @@ ANN = {"user_id": "ann"}
 
 
 class Todo(peewee.Model):
+    id = peewee.AutoField()
     task = peewee.TextField(null=True)
     n = peewee.IntegerField(null=True)
 
@@ -72,7 +73,7 @@ def test_writes_in_bulk(log: Log, database: Any) -> None:
     todos = [*Todo.select().order_by(Todo.id)]
     for todo in todos:
         todo.n = todo.id
-    assert Todo.bulk_update(todos, [Todo.n]) == 3
+    assert Todo.bulk_update(todos, [Todo.n]) == 3  # type: ignore[no-untyped-call]
     assert Todo.update(n=0).where(Todo.task == "a").execute() == 1
     gone = [*Todo.raw("delete from todo returning *")]
     assert sorted(todo.task for todo in gone) == ["%s */ ;", "a", "c"]

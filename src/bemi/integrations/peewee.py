@@ -27,10 +27,7 @@ def install(
     `redact=False` keeps members that look like secrets. Raises TypeError for what is no database
     of PostgreSQL, or an asynchronous one.
     """
-    if not isinstance(database, peewee.PostgresqlDatabase) or hasattr(database, "aconnect"):
-        raise TypeError(
-            f"{type(database).__qualname__} is no synchronous database of Peewee on PostgreSQL"
-        )
+    _refuse_others(database)
     connect: Callable[[], Any] = database._connect  # noqa: SLF001 - for subclasses to override
     # A pool gives a connection again, with what it knows.
     known: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -54,6 +51,13 @@ def install(
     database._connect = connect_and_follow  # noqa: SLF001
     if not database.is_closed():
         follow(database.connection())
+
+
+def _refuse_others(database: object) -> None:
+    if not isinstance(database, peewee.PostgresqlDatabase) or hasattr(database, "aconnect"):
+        raise TypeError(
+            f"{type(database).__qualname__} is no synchronous database of Peewee on PostgreSQL"
+        )
 
 
 def _driver(connection: Any) -> Any:
