@@ -10,7 +10,15 @@ Loads the standard library only.
 from importlib import import_module
 from typing import Any, Final
 
-from bemi.context import clear_context, context, current_context, merge_context, set_context
+from bemi.context import (
+    clear_context,
+    command_context,
+    context,
+    current_context,
+    merge_context,
+    outgoing_headers,
+    set_context,
+)
 from bemi.errors import BemiError
 
 __version__ = "0.1.0"
@@ -18,10 +26,12 @@ __version__ = "0.1.0"
 __all__ = [
     "BemiError",
     "clear_context",
+    "command_context",
     "context",
     "current_context",
     "emit",
     "merge_context",
+    "outgoing_headers",
     "set_context",
 ]
 

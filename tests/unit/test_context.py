@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import bemi
 from bemi.capture.contexts import read_context
-from bemi.context import wire
+from bemi.context import tracing, wire
 
 CASES = Path(__file__).parents[2] / "spec" / "context-cases"
 
@@ -54,6 +54,16 @@ def test_encoding_follows_the_spec(case: Any) -> None:
     content = wire.encode(case["context"])
     assert json.loads(content) == case["content"]
     assert content.isascii()
+
+
+@pytest.mark.parametrize("case", cases("traceparent"))
+def test_traces_follow_the_spec(case: Any) -> None:
+    assert tracing.read_traceparent(case["header"]) == case["trace_id"]
+
+
+@pytest.mark.parametrize("case", cases("request_id"))
+def test_request_ids_follow_the_spec(case: Any) -> None:
+    assert tracing.read_request_id(case["header"]) == case["request_id"]
 
 
 @pytest.mark.parametrize("case", cases("messages"))

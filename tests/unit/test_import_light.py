@@ -17,7 +17,15 @@ print(json.dumps(sorted(names - sys.stdlib_module_names - {{"bemi"}})))
 
 
 @pytest.mark.parametrize(
-    "module", ["bemi", "bemi.context.sender", "bemi.integrations", "bemi.embedded"]
+    "module",
+    [
+        "bemi",
+        "bemi.context.sender",
+        "bemi.integrations",
+        "bemi.integrations.asgi",
+        "bemi.integrations.wsgi",
+        "bemi.embedded",
+    ],
 )
 def test_import_loads_only_the_standard_library(module: str) -> None:
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """The context that an application attaches to what it changes."""
 
+from bemi.context.command import command_context
 from bemi.context.current import (
     clear_context,
     context,
@@ -7,5 +8,14 @@ from bemi.context.current import (
     merge_context,
     set_context,
 )
+from bemi.context.tracing import outgoing_headers
 
-__all__ = ["clear_context", "context", "current_context", "merge_context", "set_context"]
+__all__ = [
+    "clear_context",
+    "command_context",
+    "context",
+    "current_context",
+    "merge_context",
+    "outgoing_headers",
+    "set_context",
+]

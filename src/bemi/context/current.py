@@ -27,7 +27,7 @@ def context(values: Mapping[str, Any] | None = None, /, **more: Any) -> Iterator
 
     Names that are not Python identifiers go into a mapping: `bemi.context({"trace-id": 7})`.
     A function stands for what it returns: it is called when the context is first sent, once, and
-    not at all where nothing is written.
+    not at all where nothing is written. Where it returns None there is no such value.
     """
     before = _current.get()
     merge_context(values, **more)
@@ -61,6 +61,13 @@ def clear_context() -> None:
 def peek() -> Mapping[str, Any]:
     """The current context itself: the same object as long as it has not changed."""
     return _current.get() or _EMPTY
+
+
+def swap(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Makes what `peek` once gave the current context again; the one before."""
+    before = peek()
+    _current.set(mapping)
+    return before
 
 
 def _lazily(values: dict[str, Any]) -> dict[str, Any]:

@@ -50,8 +50,9 @@ _SEPARATORS: Final = re.compile(r"[\W_]+")
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
 
-def encode(context: Mapping[str, object], *, redact: bool = True) -> str:
-    """The content of the message: one JSON object, in ASCII, of at most 1 MiB. Never raises.
+def encode(context: Mapping[str, object], *, redact: bool = True, limit: int = LIMIT) -> str:
+    """The content of the message: one JSON object, in ASCII, of at most `limit` bytes, which are
+    at least a thousand. Never raises.
 
     `redact`: members whose names look like those of secrets are left out; see the contract.
     """
@@ -64,12 +65,15 @@ def encode(context: Mapping[str, object], *, redact: bool = True) -> str:
         encoder.replaced(NOTES)
         notes = {}
     text = _dump(_noted(value, notes, encoder))
-    if len(text) <= LIMIT:
+    if len(text) <= limit:
         return text
-    cut = _cut_members(value, LIMIT - _ROOM_FOR_NOTES, (), encoder)
+    cut = _cut_members(value, limit - min(_ROOM_FOR_NOTES, limit // 2), (), encoder)
     # Notes that came in with the context may be the large ones.
     notes = notes if len(_dump(notes)) < _MAX_PATH else {}
-    return _dump(_noted(cut, notes, encoder))
+    text = _dump(_noted(cut, notes, encoder))
+    if len(text) <= limit:
+        return text
+    return _dump({**cut, NOTES: {kind: [_ELLIPSIS] for kind in encoder.notes}})
 
 
 class _Encoder:
@@ -155,8 +159,10 @@ class _Encoder:
             if self._redact and _SECRET.search(_SEPARATORS.sub("", name.lower())):
                 self.redacted(*path, name)
                 members[name] = REDACTED
-            else:
-                members[name] = self.value(member, (*path, name), depth + 1)
+                continue
+            encoded = self.value(member, (*path, name), depth + 1)
+            if encoded is not None or not isinstance(member, Lazy):
+                members[name] = encoded
         return members
 
     def text(self, value: str, path: tuple[str, ...]) -> str:
