@@ -7,9 +7,15 @@ import sys
 import pytest
 from examples.__main__ import FOLDER, NAMES
 
+from tests.support.parts import require
+
+NEEDS = {"rq": "redis-server"}
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_and_its_changes_have_their_context(name: str) -> None:
+    if name in NEEDS:
+        require(NEEDS[name])
     done = subprocess.run(
         [sys.executable, "-m", "examples", name, "--json"],
         cwd=FOLDER.parent,

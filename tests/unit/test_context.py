@@ -7,6 +7,7 @@ import datetime as dt
 import enum
 import json
 import math
+import socket
 import subprocess
 import sys
 import threading
@@ -269,3 +270,28 @@ def test_emit_says_what_to_do_for_connections_that_it_does_not_know() -> None:
     with pytest.raises(bemi.BemiError, match="type object") as caught:
         bemi.emit(object())
     assert "pg_logical_emit_message" in (caught.value.fix or "")
+
+
+def test_a_function_that_returns_nothing_is_no_member() -> None:
+    """So that a request of nobody has no user, rather than one that is null."""
+    with bemi.context(user_id=lambda: None, plan=None):
+        assert json.loads(wire.encode(bemi.current_context())) == {"plan": None}
+
+
+def test_the_context_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/app/jobs/import_users.py", "--all"])
+    monkeypatch.setenv("LOGNAME", "deploy")
+    with bemi.command_context(batch=7):
+        seen = bemi.current_context()
+    assert seen == {
+        "job": "import_users",
+        "host": socket.gethostname(),
+        "user": "deploy",
+        "batch": 7,
+    }
+    monkeypatch.setattr(sys, "argv", ["/app/jobs/__main__.py"])
+    with bemi.command_context():
+        assert bemi.current_context()["job"] == "jobs"
+    with bemi.command_context("nightly"):
+        assert bemi.current_context()["job"] == "nightly"
+    assert bemi.current_context() == {}

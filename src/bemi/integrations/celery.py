@@ -48,13 +48,14 @@ def _send(headers: dict[str, Any] | None = None, **_: Any) -> None:
 
 def _begin(task: Any) -> None:
     request = task.request
-    # Called in place, as with `task_always_eager`, a task is in the context of its caller.
+    # Called in place, as with `task_always_eager`, a task is in the context of its caller, and in
+    # no worker but that one's.
     values: dict[str, Any] = current.current_context() if request.is_eager else {}
     values |= tracing.job_context(
         request.get(tracing.CONTEXT),
         request.get(tracing.TRACEPARENT),
         job=task.name,
-        worker=request.hostname,
+        worker=None if request.is_eager else request.hostname,
     )
     setattr(request, _BEFORE, current.peek())
     current.set_context(values)

@@ -1,0 +1,1 @@
+"""Applications whose tasks run in workers of their own, which import them by name."""
