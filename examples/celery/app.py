@@ -20,7 +20,7 @@ def take_requests(folder: Path) -> None:
     for name in ("results", "messages", "control"):
         (folder / name).mkdir()
     os.environ["EXAMPLE_FOLDER"] = str(folder)
-    import tasks  # finds that folder
+    import tasks  # type: ignore[import-not-found]  # beside this file; it finds that folder
 
     worker = subprocess.Popen(
         [

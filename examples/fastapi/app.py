@@ -3,15 +3,16 @@
 To look at it yourself: `uvicorn app:app`, in this folder, with DATABASE_URL.
 """
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import psycopg
 from fastapi import FastAPI, Request
-from fastapi.testclient import TestClient
 from psycopg_pool import AsyncConnectionPool
 
 from bemi.integrations.asgi import ContextMiddleware
@@ -54,14 +55,15 @@ def make_tables(url: str) -> None:
         conn.execute("create table todo (id serial primary key, task text, done bool)")
 
 
-def take_requests() -> None:
-    with TestClient(app) as client:
-        client.post("/todo", params={"task": "Buy milk"}, headers={"X-User": "ann"})
-        client.put("/todo/1", headers={"X-User": "bob", "X-Request-ID": "req-12"})
+async def take_requests() -> None:
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop")
+    async with lifespan(app), client:
+        await client.post("/todo", params={"task": "Buy milk"}, headers={"X-User": "ann"})
+        await client.put("/todo/1", headers={"X-User": "bob", "X-Request-ID": "req-12"})
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["tables"]:
         make_tables(os.environ["DATABASE_URL"])
     else:
-        take_requests()
+        asyncio.run(take_requests())

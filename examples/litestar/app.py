@@ -5,6 +5,8 @@ To look at it yourself: `uvicorn app:app`, in this folder, with DATABASE_URL.
 
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -21,6 +23,12 @@ from bemi.integrations.psycopg import Connection
 pool = ConnectionPool(
     os.environ["DATABASE_URL"], connection_class=Connection, min_size=1, open=False
 )
+
+
+@asynccontextmanager
+async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+    with pool:
+        yield
 
 
 class Login(AbstractAuthenticationMiddleware):
@@ -44,14 +52,12 @@ def complete(todo_id: FromPath[int]) -> None:
         conn.execute("update todo set done = true where id = %s", [todo_id])
 
 
-litestar = Litestar(
+app = Litestar(
     [add, complete],
-    middleware=[Login],
-    on_startup=[pool.open],
-    on_shutdown=[pool.close],
+    middleware=[ContextMiddleware, Login],
+    lifespan=[lifespan],
     openapi_config=None,
 )
-app = ContextMiddleware(litestar)
 
 
 def make_tables(url: str) -> None:

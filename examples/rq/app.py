@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import jobs
+import jobs  # type: ignore[import-not-found]  # beside this file
 import psycopg
 from redis import Redis
 from rq import Queue

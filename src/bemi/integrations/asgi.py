@@ -15,8 +15,7 @@ from bemi.context.tracing import TRACEPARENT
 from bemi.integrations.request import TRUSTED, Trust, key_of, quietly, values_of
 
 Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# Frameworks type these each in a way of its own.
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 _REQUESTS: Final = ("http", "websocket")
@@ -42,7 +41,7 @@ class ContextMiddleware:
         self._context = context
         self._trust = trust
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in _REQUESTS:
             await self.app(scope, receive, send)
             return
