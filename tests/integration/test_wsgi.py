@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flask
+import flask_login
 import pytest
 from psycopg_pool import ConnectionPool
 
@@ -84,6 +85,44 @@ def test_what_a_request_has(app: flask.Flask, log: Log) -> None:
     assert second.pop("request_id") not in (None, "req-10")
     assert second == {"endpoint": "/api/todo/<task>", "method": "PUT", "user_id": "ann"}
     assert bemi.current_context() == {}
+
+
+def test_the_user_of_flask_login(app: flask.Flask, log: Log) -> None:
+    """Loaded by the view or not; whoever has not signed in is nobody."""
+    asked: list[str] = []
+
+    class User(flask_login.UserMixin):  # type: ignore[misc]  # a library without types
+        def __init__(self, key: str) -> None:
+            self.id = key
+
+    def load(key: str) -> User:
+        asked.append(key)
+        return User(key)
+
+    app.secret_key = "of a test"
+    login = flask_login.LoginManager(app)
+    login.user_loader(load)
+
+    @app.post("/login")
+    def sign_in() -> str:
+        flask_login.login_user(User("ann"))
+        return ""
+
+    @app.get("/nothing")
+    def nothing() -> str:
+        return ""
+
+    signed_in, nobody = app.test_client(), app.test_client()
+    signed_in.post("/login")
+    signed_in.get("/nothing")
+    assert asked == [], "nothing was written"
+    signed_in.put("/api/todo/a")
+    nobody.put("/api/todo/b")
+    assert [(each.get("user_id"), task) for each, task in attributions(log)] == [
+        ("ann", "a"),
+        (None, "b"),
+    ]
+    assert asked == ["ann"]
 
 
 @pytest.mark.parametrize("query", ["", "?with=context"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import bemi
 from bemi.context import tracing, wire
+from bemi.integrations import asgi, wsgi
 from bemi.integrations.request import TRUSTED, Trust, key_of, values_of
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -153,6 +154,12 @@ def test_what_is_taken_from_a_caller(trust: Trust, taken: dict[str, Any]) -> Non
     assert seen == {**OWN, **taken, **made}
     if made:
         uuid.UUID(made["request_id"])
+
+
+@pytest.mark.parametrize("middleware", [asgi.ContextMiddleware, wsgi.ContextMiddleware])
+def test_one_text_is_no_list_of_names(middleware: Any) -> None:
+    with pytest.raises(TypeError, match="trust="):
+        middleware(None, trust="user_id")
 
 
 def test_the_user_that_the_service_itself_knows_wins() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from bemi.context import context as in_context
 from bemi.context.tracing import TRACEPARENT
-from bemi.integrations.request import TRUSTED, Trust, key_of, quietly, values_of
+from bemi.integrations.request import TRUSTED, Trust, checked, key_of, quietly, values_of
 
 Scope: TypeAlias = MutableMapping[str, Any]
 # Frameworks type these each in a way of its own.
@@ -39,7 +39,7 @@ class ContextMiddleware:
     ) -> None:
         self.app = app
         self._context = context
-        self._trust = trust
+        self._trust = checked(trust)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in _REQUESTS:

@@ -23,6 +23,13 @@ _OWN: Final = ("endpoint", "method")
 _KEYS: Final = ("id", "pk", "user_id", "sub", "uid", "identity", "username")
 
 
+def checked(trust: Trust) -> Trust:
+    """Raises TypeError for one text, each of whose parts would count as a name."""
+    if isinstance(trust, str):
+        raise TypeError(f"trust= takes names, as in trust=({trust!r},), or True")
+    return trust
+
+
 def values_of(
     header: Callable[[str], str | None],
     *,
