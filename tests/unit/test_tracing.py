@@ -109,15 +109,27 @@ def test_any_context_fits_into_a_header(context: dict[str, Any], limit: int) -> 
     assert set(json.loads(content)["_bemi"]) >= {"truncated"}
 
 
+def test_what_is_small_stays_whole_in_a_small_header() -> None:
+    content = wire.encode({"user_id": 7, "long": "y" * 100_000}, limit=1000)
+    seen = json.loads(content)
+    assert seen["user_id"] == 7
+    assert len(seen["long"]) > 400
+    assert seen["_bemi"] == {"truncated": ["long"]}
+
+
 def begun(
-    headers: dict[str, str], *, trust: Trust = TRUSTED, user: object = None
+    headers: dict[str, str],
+    *,
+    trust: Trust = TRUSTED,
+    user: object = None,
+    method: str | None = "PUT",
 ) -> dict[str, Any]:
     """The context of a request with these headers, as it is sent."""
     values = values_of(
         headers.get,
         trust=trust,
         endpoint=lambda: "/own",
-        method="PUT",
+        method=method,
         user=lambda: key_of(user),
         customised=None,
     )
@@ -154,6 +166,10 @@ def test_what_is_taken_from_a_caller(trust: Trust, taken: dict[str, Any]) -> Non
     assert seen == {**OWN, **taken, **made}
     if made:
         uuid.UUID(made["request_id"])
+
+
+def test_a_websocket_has_no_method_and_not_its_callers() -> None:
+    assert "method" not in begun(CALLER, trust=True, method=None)
 
 
 @pytest.mark.parametrize("middleware", [asgi.ContextMiddleware, wsgi.ContextMiddleware])
