@@ -3,7 +3,15 @@
 A module a library. The rules in `test_rules.py` are the same for all of them.
 """
 
-from tests.conformance.clients import asyncpg, peewee, piccolo, psycopg2, psycopg3, tortoise
+from tests.conformance.clients import (
+    asyncpg,
+    django5,
+    peewee,
+    piccolo,
+    psycopg2,
+    psycopg3,
+    tortoise,
+)
 from tests.conformance.clients.client import Client
 
 CLIENTS: tuple[Client, ...] = (
@@ -17,4 +25,7 @@ CLIENTS: tuple[Client, ...] = (
     peewee.PSYCOPG,
     tortoise.CLIENT,
     piccolo.CLIENT,
+    django5.PSYCOPG,
+    django5.SERVER_BINDING,
+    django5.PSYCOPG2,
 )

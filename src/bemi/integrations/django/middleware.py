@@ -1,0 +1,81 @@
+"""The context of a request: where, how and who, each found out when something is written."""
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.utils.functional import LazyObject, empty
+from django.utils.module_loading import import_string
+
+import bemi
+
+# Longer ones, and those with blanks or worse, are no ids.
+_REQUEST_ID: Final = re.compile(r"[!-~]{1,200}")
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+_SESSION_KEY: Final = "_auth_user_id"
+
+
+class ContextMiddleware:
+    """Sets the context for a request, in synchronous and in asynchronous applications.
+
+    `endpoint`, `method`, `request_id`, `user_id`, and `trace_id` where there is one; what the
+    function named by the setting BEMI_CONTEXT returns for the request comes over them.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self._get_response = get_response
+        path = getattr(settings, "BEMI_CONTEXT", None)
+        self._custom: Callable[[Any], dict[str, Any] | None] | None = (
+            import_string(path) if path else None
+        )
+        self._asynchronous = iscoroutinefunction(get_response)
+        if self._asynchronous:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        if self._asynchronous:
+            return self._call_async(request)
+        with bemi.context(self._values(request)):
+            return self._get_response(request)
+
+    async def _call_async(self, request: Any) -> Any:
+        with bemi.context(self._values(request)):
+            return await self._get_response(request)
+
+    def _values(self, request: Any) -> dict[str, Any]:
+        given = request.headers.get("X-Request-ID", "")
+        values: dict[str, Any] = {
+            "endpoint": lambda: _endpoint(request),
+            "method": request.method,
+            "request_id": given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4()),
+            "user_id": lambda: _user_id(request),
+        }
+        traced = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
+        if traced is not None:
+            values["trace_id"] = traced[1]
+        if self._custom is not None:
+            values.update(self._custom(request) or {})
+        return values
+
+
+def _endpoint(request: Any) -> str:
+    """The pattern of the route, which is known when the view is; else the path."""
+    match = request.resolver_match
+    return request.path if match is None else "/" + match.route.removeprefix("^")
+
+
+def _user_id(request: Any) -> object:
+    """Who it is, without asking the database for the user: the session knows the key."""
+    user = getattr(request, "user", None)
+    if isinstance(user, LazyObject) and user.__dict__["_wrapped"] is empty:
+        return request.session.get(_SESSION_KEY)
+    return getattr(user, "pk", None)
