@@ -106,7 +106,12 @@ def test_variables_that_a_page_names_exist(page: Path) -> None:
     pattern = r"\bBEMI_[A-Z_]+\b"
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     of_tests = {name for text in sources for name in re.findall(pattern, text)}
-    others = {"BEMI_CONFIG", *(name for name in of_tests if name.startswith("BEMI_TEST_"))}
+    # BEMI_CONTEXT is a setting of Django's.
+    others = {
+        "BEMI_CONFIG",
+        "BEMI_CONTEXT",
+        *(name for name in of_tests if name.startswith("BEMI_TEST_")),
+    }
     known = {config.variable(key) for key in config.KEYS} | others | {"BEMI_REQUIRE_ALL"}
     named = set(re.findall(pattern, page.read_text(encoding="utf-8")))
     assert named - known == set()

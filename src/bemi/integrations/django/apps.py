@@ -50,7 +50,7 @@ def _with_job(execute: Any) -> Any:
     """A command's own context comes over this one; a command inside of a command names itself."""
 
     @functools.wraps(execute)
-    def execute_with_job(command: BaseCommand, *arguments: Any, **named: Any) -> Any:
+    def execute_with_job(command: BaseCommand, /, *arguments: Any, **named: Any) -> Any:
         job = type(command).__module__.rpartition(".")[2]
         if job in _SERVERS:
             return execute(command, *arguments, **named)
