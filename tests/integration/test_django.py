@@ -112,6 +112,10 @@ def read(request: Any) -> HttpResponse:
     return HttpResponse(str(Todo.objects.count()))
 
 
+def fail_of_request(request: Any) -> dict[str, Any]:
+    return {"never": 1 / 0}
+
+
 def of_request(request: Any) -> dict[str, Any]:
     return {"tenant": request.headers["X-Tenant"], "method": "mine"}
 
@@ -241,14 +245,13 @@ def test_requests(log: Log, atomic: bool) -> None:
     headers = {"X-Request-ID": "r-1", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
     assert Client().get("/read/").status_code == 200
     Client().post("/write/7/", headers=headers)
-    Client().post("/write/8/", headers={"X-Request-ID": "a b", "traceparent": "00-x"})
+    Client().post("/write/8/", headers={"X-Request-ID": " ", "traceparent": "00-x"})
     ((first, _), (second, _)) = log.seen()
     assert first == {
         "endpoint": "/write/<int:key>/",
         "method": "POST",
         "request_id": "r-1",
         "trace_id": trace,
-        "user_id": None,
     }
     assert str(uuid.UUID(second["request_id"])) == second["request_id"]
     assert "trace_id" not in second
@@ -300,6 +303,27 @@ def test_a_function_of_ones_own(log: Log) -> None:
         Client().post("/write/1/", headers={"X-Tenant": "acme"})
     ((context, _),) = log.seen()
     assert (context["tenant"], context["method"]) == ("acme", "mine")
+
+
+def test_a_function_of_ones_own_that_fails_is_told(log: Log) -> None:
+    with (
+        override_settings(BEMI_CONTEXT=f"{__name__}.fail_of_request"),
+        pytest.warns(RuntimeWarning, match="ZeroDivisionError"),
+    ):
+        assert Client().post("/write/1/").status_code == 200
+    assert [each[0]["method"] for each in log.seen()] == ["POST"]
+
+
+def test_whose_context_is_taken_over(log: Log) -> None:
+    with bemi.context(tenant="acme", user_id=42):
+        headers = bemi.outgoing_headers()
+    Client().post("/write/1/", headers=headers)
+    with override_settings(BEMI={"trust": ["tenant"]}):
+        Client().post("/write/1/", headers=headers)
+    first, second = (each[0] for each in log.seen())
+    assert "tenant" not in first
+    assert "user_id" not in first | second
+    assert second["tenant"] == "acme"
 
 
 class _Command(BaseCommand):

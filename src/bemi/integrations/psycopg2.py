@@ -70,6 +70,13 @@ def install(
     connection.cursor_factory = type(base.__name__, (base,), {"bemi_sender": sender})
 
 
+def committing(connection: Any) -> contextlib.AbstractContextManager[None]:
+    """Goes around `commit()` of a connection that `install` was given, whose method nobody sees."""
+    if isinstance(connection, Connection):
+        return contextlib.nullcontext()
+    return _sent(connection, connection.cursor_factory.bemi_sender, COMMIT)
+
+
 class Connection(extensions.connection):  # type: ignore[misc]
     """A connection that sends contexts: `psycopg2.connect(…, connection_factory=Connection)`."""
 

@@ -31,7 +31,8 @@ class _Process:
     def __call__(self, name: str, *arguments: Any) -> Any:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, str(_PROGRAM), self._driver],
+                # Not with its folder, where modules are called like the libraries.
+                [sys.executable, "-P", str(_PROGRAM), self._driver],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )

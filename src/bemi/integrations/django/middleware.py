@@ -1,8 +1,7 @@
 """The context of a request: where, how and who, each found out when something is written."""
 
-import re
-import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -11,13 +10,9 @@ from django.utils.functional import LazyObject, empty
 from django.utils.module_loading import import_string
 
 import bemi
+from bemi.integrations.django import options
+from bemi.integrations.request import values_of
 
-# Longer ones, and those with blanks or worse, are no ids.
-_REQUEST_ID: Final = re.compile(r"[!-~]{1,200}")
-# https://www.w3.org/TR/trace-context/#traceparent-header
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
-)
 _SESSION_KEY: Final = "_auth_user_id"
 
 
@@ -37,6 +32,7 @@ class ContextMiddleware:
         self._custom: Callable[[Any], dict[str, Any] | None] | None = (
             import_string(path) if path else None
         )
+        self._trust = options.load().trust
         self._asynchronous = iscoroutinefunction(get_response)
         if self._asynchronous:
             markcoroutinefunction(self)
@@ -52,19 +48,14 @@ class ContextMiddleware:
             return await self._get_response(request)
 
     def _values(self, request: Any) -> dict[str, Any]:
-        given = request.headers.get("X-Request-ID", "")
-        values: dict[str, Any] = {
-            "endpoint": lambda: _endpoint(request),
-            "method": request.method,
-            "request_id": given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4()),
-            "user_id": lambda: _user_id(request),
-        }
-        traced = _TRACEPARENT.fullmatch(request.headers.get("traceparent", ""))
-        if traced is not None:
-            values["trace_id"] = traced[1]
-        if self._custom is not None:
-            values.update(self._custom(request) or {})
-        return values
+        return values_of(
+            request.headers.get,
+            trust=self._trust,
+            endpoint=lambda: _endpoint(request),
+            method=request.method,
+            user=lambda: _user_id(request),
+            customised=partial(self._custom, request) if self._custom else None,
+        )
 
 
 def _endpoint(request: Any) -> str:

@@ -6,11 +6,14 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from bemi.integrations.request import TRUSTED, Trust, checked
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """`functions`, `check_at_commit`, `sql`, `redact`: as every integration has them.
 
+    `trust`: which members of its caller's context a request takes over, as in the other frameworks.
     `history`: alias of the database that has the history; by default the one that is asked about.
     `schema`: the history's schema there.
     """
@@ -19,6 +22,7 @@ class Options:
     check_at_commit: bool = False
     sql: bool = False
     redact: bool = True
+    trust: Trust = TRUSTED
     history: str | None = None
     schema: str = "bemi"
 
@@ -38,4 +42,9 @@ def load() -> Options:
     unknown = set(given) - {each.name for each in fields(Options)}
     if unknown:
         raise ImproperlyConfigured(f"the setting BEMI has no key {min(unknown)!r}")
-    return Options(**given)
+    found = Options(**given)
+    try:
+        checked(found.trust)
+    except TypeError as error:
+        raise ImproperlyConfigured(f"the setting BEMI: {error}") from error
+    return found
