@@ -1,6 +1,7 @@
 """asyncpg, which has no transaction that begins by itself: the session begins it."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -66,10 +67,10 @@ def numbered(statement: str, parameters: int) -> str:
 
 @contextlib.contextmanager
 def _opened(
-    url: str, autocommit: bool, kind: Any, prepare: Callable[[Any], None]
+    url: str, autocommit: bool, kind: Any, prepare: Callable[[Any], None], statements: int = 100
 ) -> Iterator[Session]:
     loop = Loop()
-    conn = loop(asyncpg.connect(url, connection_class=kind))
+    conn = loop(asyncpg.connect(url, connection_class=kind, statement_cache_size=statements))
     try:
         prepare(conn)
         yield _Session(conn, loop, autocommit)
@@ -79,18 +80,22 @@ def _opened(
 
 
 @contextlib.contextmanager
-def _open(url: str, *, autocommit: bool = False, **options: Any) -> Iterator[Session]:
+def _open(
+    url: str, *, autocommit: bool = False, statements: int = 100, **options: Any
+) -> Iterator[Session]:
     kind = integration.connection_class(**options)
-    with _opened(url, autocommit, kind, lambda conn: None) as session:
+    with _opened(url, autocommit, kind, lambda conn: None, statements) as session:
         yield session
 
 
 @contextlib.contextmanager
-def _open_installed(url: str, *, autocommit: bool = False, **options: Any) -> Iterator[Session]:
+def _open_installed(
+    url: str, *, autocommit: bool = False, statements: int = 100, **options: Any
+) -> Iterator[Session]:
     def prepare(conn: Any) -> None:
         integration.install(conn, **options)
 
-    with _opened(url, autocommit, asyncpg.Connection, prepare) as session:
+    with _opened(url, autocommit, asyncpg.Connection, prepare, statements) as session:
         yield session
 
 
@@ -100,5 +105,12 @@ def _open_plain(url: str, *, autocommit: bool = False) -> Iterator[Session]:
         yield session
 
 
-CLASS = Client("asyncpg", _open, _open_plain)
-INSTALLED = Client("asyncpg, installed", _open_installed, _open_plain)
+CLASS = Client(
+    "asyncpg", _open, _open_plain, open_unprepared=functools.partial(_open, statements=0)
+)
+INSTALLED = Client(
+    "asyncpg, installed",
+    _open_installed,
+    _open_plain,
+    open_unprepared=functools.partial(_open_installed, statements=0),
+)

@@ -1,6 +1,7 @@
 """Django, with psycopg 3, with its server-side binding, and with psycopg2.
 
-Django has one configuration and one driver in a process, so each of them has a process.
+Django has one configuration, one driver and one connection of a name in a process, so each session
+has a process, which is used again by later ones.
 """
 
 import atexit
@@ -25,18 +26,15 @@ class _Process:
     """Does what it is told in the other process, with the context that is current here."""
 
     def __init__(self, driver: str) -> None:
-        self._driver = driver
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = subprocess.Popen(
+            # Not with its folder, where modules are called like the libraries.
+            [sys.executable, "-P", str(_PROGRAM), driver],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        atexit.register(self._process.communicate)  # its input ends, and so does it
 
     def __call__(self, name: str, *arguments: Any) -> Any:
-        if self._process is None:
-            self._process = subprocess.Popen(
-                # Not with its folder, where modules are called like the libraries.
-                [sys.executable, "-P", str(_PROGRAM), self._driver],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            atexit.register(self._end, self._process)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         pickle.dump((name, arguments, bemi.current_context()), self._process.stdin)
@@ -47,10 +45,6 @@ class _Process:
         if error is not None:
             raise error
         return value
-
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        process.communicate()
 
 
 class _Session:
@@ -89,17 +83,21 @@ class _Session:
 
 
 def _client(name: str, driver: str) -> Client:
-    process = _Process(driver)
+    free: list[_Process] = []
 
     @contextlib.contextmanager
     def opened(
         url: str, autocommit: bool, plain: bool, options: dict[str, Any]
     ) -> Iterator[Session]:
-        process("open", conninfo.conninfo_to_dict(url), autocommit, plain, options)
+        process = free.pop() if free else _Process(driver)
         try:
-            yield _Session(process)
+            process("open", conninfo.conninfo_to_dict(url), autocommit, plain, options)
+            try:
+                yield _Session(process)
+            finally:
+                process("close")
         finally:
-            process("close")
+            free.append(process)
 
     def open_(
         url: str, *, autocommit: bool = False, **options: Any
