@@ -70,6 +70,17 @@ def test_cursors_of_other_kinds(
     assert log.seen() == [[ANN, "insert"]]
 
 
+def test_a_composed_value_is_not_in_the_statements_text(
+    log: Log, conn: psycopg.Connection[Any]
+) -> None:
+    install(conn, sql=True)
+    values = sql.SQL("values ({})").format(sql.Literal("secret"))
+    conn.execute(sql.SQL("insert into {} (task) {}").format(sql.Identifier("todo"), values))
+    told = {**ANN, "SQL": 'insert into "todo" (task) values (%s)'}
+    assert log.seen() == [[told, "insert"]]
+    assert log.tasks() == ["secret"]
+
+
 def test_statements_that_are_composed(log: Log, conn: psycopg.Connection[Any]) -> None:
     name = sql.Identifier("todo")
     conn.execute(sql.SQL("insert into {} (task) values (%s)").format(name), ["%s */ ; --"])

@@ -154,8 +154,17 @@ def _text(query: "Query", connection: Any) -> str | bytes:
     if isinstance(query, str | bytes):
         return query
     if isinstance(query, sql.Composable):
-        return query.as_string(connection)
+        return _without_values(query).as_string(connection)
     return " $ ".join(query.strings)  # a template string
+
+
+def _without_values(part: sql.Composable) -> sql.Composable:
+    """A statement that was put together, as if its values were parameters."""
+    if isinstance(part, sql.Literal):
+        return sql.Placeholder()
+    if isinstance(part, sql.Composed):
+        return sql.Composed([_without_values(each) for each in part])
+    return part
 
 
 def _sync_connection(base: Any) -> type:
