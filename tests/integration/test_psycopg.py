@@ -49,6 +49,24 @@ def test_a_pipeline_of_ones_own(log: Log, conn: psycopg.Connection[Any]) -> None
     ]
 
 
+def test_a_deferred_constraint_in_autocommit(log: Log, conn: psycopg.Connection[Any]) -> None:
+    """An error at the end of the statement's own transaction is the statement's error, and the
+    connection goes on."""
+    log.conn.execute("alter table todo add unique (task) deferrable initially deferred")
+
+    async def asynchronously() -> None:
+        async with await AsyncConnection.connect(log.url, autocommit=True) as other:
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await other.execute("insert into todo (task) values ('a'), ('a')")
+            await other.execute("insert into todo (task) values ('b')")
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        conn.execute("insert into todo (task) values ('a'), ('a')")
+    conn.execute(INSERT)
+    asyncio.run(asynchronously())
+    assert log.seen() == [[ANN, "insert"]] * 2
+
+
 def test_a_pipeline_that_commits(log: Log, conn: psycopg.Connection[Any]) -> None:
     conn.autocommit = False
     with conn.pipeline():

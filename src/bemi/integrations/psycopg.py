@@ -1,8 +1,8 @@
 """Sends the current context through psycopg 3: before the first write of each transaction, by
 itself (`Connection`, `AsyncConnection`, `install`), or when it is told to (`emit`).
 
-The message travels with the write that it belongs to, in one round trip. In autocommit mode that
-makes one transaction of the two, since PostgreSQL ends it where the round trip ends.
+The message travels with the write that it belongs to, in one round trip. In autocommit mode a
+transaction around the two is in it as well.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _INERROR: Final = pq.TransactionStatus.INERROR
+_OPEN: Final = (pq.TransactionStatus.INTRANS, _INERROR)
 
 
 @overload
@@ -358,7 +359,7 @@ def _sent(conn: Any, query: "Query | Statement", *, alone: bool = False) -> Iter
     with contextlib.ExitStack() as stack:
         if due is not None:
             if not alone and conn.bemi_pipelines(statement):
-                stack.enter_context(conn.pipeline())
+                stack.enter_context(_pipeline(conn, due))
             elif due.wrap:
                 stack.enter_context(psycopg.Connection.transaction(conn))
             send = due.statement("%s").encode()
@@ -367,6 +368,46 @@ def _sent(conn: Any, query: "Query | Statement", *, alone: bool = False) -> Iter
     if due is not None:
         sender.sent(due)
     sender.ran(statement)
+
+
+@contextlib.contextmanager
+def _pipeline(conn: Any, due: Due) -> Iterator[None]:
+    """A round trip; in autocommit with a transaction of its own.
+
+    The one that a pipeline is by itself would not do: psycopg gets stuck where its end fails, as
+    it does with a deferred constraint.
+    """
+    if not due.wrap:
+        with conn.pipeline():
+            yield
+        return
+    try:
+        with conn.pipeline():
+            psycopg.Cursor(conn).execute(b"begin", prepare=False)
+            yield
+            psycopg.Cursor(conn).execute(b"commit", prepare=False)
+    except BaseException:
+        if conn.pgconn.transaction_status in _OPEN:
+            psycopg.Cursor(conn).execute(b"rollback", prepare=False)
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _async_pipeline(conn: Any, due: Due) -> AsyncIterator[None]:
+    """The same of asynchronous connections."""
+    if not due.wrap:
+        async with conn.pipeline():
+            yield
+        return
+    try:
+        async with conn.pipeline():
+            await psycopg.AsyncCursor(conn).execute(b"begin", prepare=False)
+            yield
+            await psycopg.AsyncCursor(conn).execute(b"commit", prepare=False)
+    except BaseException:
+        if conn.pgconn.transaction_status in _OPEN:
+            await psycopg.AsyncCursor(conn).execute(b"rollback", prepare=False)
+        raise
 
 
 @contextlib.asynccontextmanager
@@ -383,7 +424,7 @@ async def _async_sent(
     async with contextlib.AsyncExitStack() as stack:
         if due is not None:
             if not alone and conn.bemi_pipelines(statement):
-                await stack.enter_async_context(conn.pipeline())
+                await stack.enter_async_context(_async_pipeline(conn, due))
             elif due.wrap:
                 await stack.enter_async_context(psycopg.AsyncConnection.transaction(conn))
             send = due.statement("%s").encode()
