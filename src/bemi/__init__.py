@@ -35,7 +35,7 @@ __all__ = [
     "set_context",
 ]
 
-_LIBRARIES: Final = ("psycopg", "psycopg2", "asyncpg")
+_LIBRARIES: Final = ("psycopg", "psycopg2", "asyncpg", "sqlalchemy")
 
 
 def emit(connection: Any) -> Any:
@@ -43,7 +43,7 @@ def emit(connection: Any) -> Any:
 
     It applies to the writes that follow in that transaction, until the next one is sent. For an
     asynchronous connection: `await bemi.emit(connection)`. Knows the connections of psycopg 3,
-    psycopg2 and asyncpg; raises BemiError for others.
+    psycopg2, asyncpg and SQLAlchemy, and its sessions; raises BemiError for others.
     """
     libraries = {base.__module__.partition(".")[0] for base in type(connection).__mro__}
     for library in _LIBRARIES:

@@ -10,6 +10,7 @@ from tests.conformance.clients import (
     piccolo,
     psycopg2,
     psycopg3,
+    sqlalchemy,
     tortoise,
 )
 from tests.conformance.clients.client import Client
@@ -25,6 +26,10 @@ CLIENTS: tuple[Client, ...] = (
     peewee.PSYCOPG,
     tortoise.CLIENT,
     piccolo.CLIENT,
+    sqlalchemy.PSYCOPG,
+    sqlalchemy.ASYNC_PSYCOPG,
+    sqlalchemy.PSYCOPG2,
+    sqlalchemy.ASYNCPG,
     django5.PSYCOPG,
     django5.SERVER_BINDING,
     django5.PSYCOPG2,

@@ -1,0 +1,141 @@
+"""Sends the current context through SQLAlchemy 2: before the first write of each transaction, by
+itself (`install`), or when it is told to (`emit`).
+
+The connections of an engine's pool become those of the driver's own integration, so whatever runs
+through them is seen: Core, the ORM, text, and what the application does with the driver's
+connection itself.
+"""
+
+import warnings
+from collections.abc import Awaitable, Collection
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, overload
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from bemi.context import current_context, wire
+from bemi.context.sender import EMIT
+from bemi.errors import BemiError
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+_INTEGRATIONS: Final = {
+    "psycopg": "psycopg",
+    "psycopg_async": "psycopg",
+    "psycopg2": "psycopg2",
+    "asyncpg": "asyncpg",
+}
+"""By the names that SQLAlchemy's dialects have for their drivers."""
+
+_INSTALLED: Final = "bemi"
+"""What a connection's `info` has when it sends contexts."""
+
+_EMIT: Final = text(EMIT.replace("%s::text", "cast(:{} as text)").format("prefix", "content"))
+
+_FAILED: Final = "25P02"
+"""The transaction has failed: nothing but its end can follow."""
+
+
+def install(
+    engine: Engine | AsyncEngine,
+    *,
+    functions: Collection[str] = (),
+    check_at_commit: bool = False,
+    sql: bool = False,
+    redact: bool = True,
+) -> None:
+    """Makes the connections of an engine send the context of their transactions.
+
+    Those that its pool has open already are replaced when they are next taken. Engines that were
+    made of this one with other execution options share its pool, and so this. `functions`: names
+    of functions whose calls count as writes. `check_at_commit`: also what nobody saw write, asked
+    at COMMIT. `sql`: each statement that writes has its text in its changes' context, as `SQL`,
+    never with parameters. `redact=False` keeps members that look like secrets. Raises BemiError
+    for drivers other than psycopg, psycopg2 and asyncpg.
+    """
+    if isinstance(engine, AsyncEngine):
+        engine = engine.sync_engine
+    name = _INTEGRATIONS.get(engine.dialect.driver)
+    if engine.dialect.name != "postgresql" or name is None:
+        raise BemiError(
+            f"contexts can't be sent through {engine.dialect.name}+{engine.dialect.driver}",
+            fix="use postgresql+psycopg, postgresql+psycopg2 or postgresql+asyncpg",
+        )
+    integration = import_module(f"bemi.integrations.{name}")
+    options: dict[str, Any] = {
+        "functions": functions,
+        "check_at_commit": check_at_commit,
+        "sql": sql,
+        "redact": redact,
+    }
+
+    @event.listens_for(engine, "connect")
+    def connect(_: object, record: "ConnectionPoolEntry") -> None:
+        integration.install(record.driver_connection, **options)
+        record.info[_INSTALLED] = True
+
+    @event.listens_for(engine, "checkout")
+    def checkout(_connection: object, record: "ConnectionPoolEntry", _proxy: object) -> None:
+        if _INSTALLED not in record.info:
+            # What such a connection has prepared would run unseen.
+            raise DisconnectionError("it was opened before bemi was installed")
+
+    if name == "psycopg2" and check_at_commit:
+        _ask_at_commit(engine, integration)
+
+
+def _ask_at_commit(engine: Engine, integration: Any) -> None:
+    """psycopg2's connections have a `commit` that nobody sees."""
+
+    def ask(connection: Connection, *_: object) -> None:
+        if not connection.invalidated:
+            with integration.committing(connection.connection.dbapi_connection):
+                pass
+
+    event.listen(engine, "commit", ask)
+    event.listen(engine, "prepare_twophase", ask)
+
+
+@overload
+def emit(connection: "Connection | Session") -> None: ...
+@overload
+def emit(connection: "AsyncConnection | AsyncSession") -> Awaitable[None]: ...
+def emit(
+    connection: "Connection | Session | AsyncConnection | AsyncSession",
+) -> Awaitable[None] | None:
+    """Sends what is current, `{}` too, so that an earlier context of the transaction ends.
+
+    To be awaited for an asynchronous connection or session. Sends nothing into a transaction that
+    has failed, and warns in autocommit, where no write could follow in the same one.
+    """
+    if isinstance(connection, AsyncConnection | AsyncSession):
+        return connection.run_sync(_emit)
+    _emit(connection)
+    return None
+
+
+def _emit(connection: "Connection | Session") -> None:
+    if isinstance(connection, Session):
+        connection = connection.connection()
+    raw: Any = connection.connection.dbapi_connection
+    if raw.autocommit:
+        warnings.warn(
+            "bemi.emit was called in autocommit, where no write can follow in the same"
+            " transaction; call it on a connection with another isolation level",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return
+    try:
+        connection.execute(
+            _EMIT, {"prefix": wire.PREFIX, "content": wire.encode(current_context())}
+        )
+    except DBAPIError as error:
+        state = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None)
+        if state != _FAILED:
+            raise
