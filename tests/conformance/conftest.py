@@ -49,10 +49,14 @@ class _Table:
             return
         terminalreporter.section("the rules, and who keeps them")
         width = max(map(len, self.outcomes))
-        terminalreporter.line(" " * width + "  " + "  ".join(names))
+        numbers = [str(number).center(3) for number in range(1, len(names) + 1)]
+        terminalreporter.line(f"{'':{width}}  {' '.join(numbers)}".rstrip())
         for rule, row in self.outcomes.items():
-            marks = "  ".join(row.get(name, "").center(len(name)) for name in names)
+            marks = " ".join(row.get(name, "").center(3) for name in names)
             terminalreporter.line(f"{rule:{width}}  {marks}".rstrip())
+        for number, name in zip(numbers, names, strict=True):
+            terminalreporter.line(f"{number} {name}")
+        terminalreporter.line("  - its library has no such thing")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -44,7 +44,8 @@ def test_no_logical_decoding(client: Client, primary: Server) -> None:
             bemi.context(user_id="ann"),
         ):
             assert session.run(INSERT, ["a"]) == [("a",)]
-            assert session.count("update todo set n = 1 where task = {}", ["a"]) == 1
+            update = "update todo set n = 1 where task = {} returning n"
+            assert session.run(update, ["a"]) == [(1,)]
             assert session.run("delete from todo returning n") == [(1,)]
             if not autocommit:
                 session.commit()

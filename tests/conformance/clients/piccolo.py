@@ -53,6 +53,15 @@ class _Session:
         self.task(self.transaction.rollback())
         self.commit()
 
+    def end(self) -> None:
+        """A transaction that is still open would keep the pool from being closed."""
+
+        async def is_open() -> bool:
+            return self.engine.transaction_exists()
+
+        if self.task(is_open()):
+            self.rollback()
+
     @contextlib.contextmanager
     def block(self) -> Iterator[None]:
         async def begin() -> Any:
@@ -82,7 +91,9 @@ def _opened(engine: PostgresEngine, autocommit: bool) -> Iterator[Session]:
     task = Task()
     task(engine.start_connection_pool(min_size=1, max_size=1))
     try:
-        yield _Session(engine, task, autocommit)
+        session = _Session(engine, task, autocommit)
+        yield session
+        session.end()
     finally:
         task(engine.close_connection_pool())
         task.close()

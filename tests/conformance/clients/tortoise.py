@@ -38,8 +38,8 @@ class _Session:
 
     def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         text = numbered(statement, len(parameters))
-        _, rows = self.task(self._client().execute_query(text, [*parameters]))
-        return [tuple(row) for row in rows]
+        rows = self.task(self._client().execute_query_dict(text, [*parameters]))
+        return [tuple(row.values()) for row in rows]
 
     def count(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         text = numbered(statement, len(parameters))
@@ -59,6 +59,11 @@ class _Session:
         self.task(self._client().rollback())
         self.task(self.transaction.__aexit__(None, None, None))
 
+    def end(self) -> None:
+        """A transaction that is still open would keep the connection from being closed."""
+        if isinstance(self.task(_present()), TransactionalDBClient):
+            self.rollback()
+
     @contextlib.contextmanager
     def block(self) -> Iterator[None]:
         async def begin() -> Any:
@@ -76,13 +81,19 @@ class _Session:
             self.task(block.__aexit__(None, None, None))
 
 
+async def _present() -> Any:
+    return connections.get("default")
+
+
 @contextlib.contextmanager
 def _opened(connection: dict[str, Any], autocommit: bool) -> Iterator[Session]:
     apps = {"models": {"models": [__name__], "default_connection": "default"}}
     task = Task()
     task(Tortoise.init(config={"connections": {"default": connection}, "apps": apps}))
     try:
-        yield _Session(task, autocommit)
+        session = _Session(task, autocommit)
+        yield session
+        session.end()
     finally:
         task(Tortoise.close_connections())
         task.close()
