@@ -194,3 +194,4 @@ class _Counter:
                     elif not asks:
                         self._answered = self._asked
                 target.sendall(data)
+            target.shutdown(socket.SHUT_WR)  # some wait until the other side has closed
