@@ -1,13 +1,14 @@
 """The mapped `Change` over a history that was captured."""
 
 import datetime as dt
+import enum
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import Numeric, create_engine, event, func, select, text
+from sqlalchemy import DateTime, Numeric, create_engine, event, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import bemi
@@ -39,6 +40,24 @@ class Price(Base):
     since: Mapped[dt.datetime] = mapped_column(primary_key=True)
 
 
+class Mood(enum.Enum):
+    WELL = 1
+    ILL = 2
+
+
+class Odd(Base):
+    """A key of every type whose text is known."""
+
+    __tablename__ = "odd"
+
+    flag: Mapped[bool] = mapped_column(primary_key=True)
+    mood: Mapped[Mood] = mapped_column(primary_key=True)
+    raw: Mapped[bytes] = mapped_column(primary_key=True)
+    at: Mapped[dt.datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    uid: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    n: Mapped[Decimal] = mapped_column(Numeric, primary_key=True)
+
+
 def engine(url: str) -> Any:
     return create_engine(f"postgresql+psycopg://{url.partition('://')[2]}")
 
@@ -58,6 +77,9 @@ def track_todos(tracked: Track) -> Tracked:
         "create table todo (id serial primary key, task text, done bool)",
         "create table price (label text, day date, amount numeric(10, 2), since timestamp, "
         "primary key (label, day, amount, since))",
+        "create type mood as enum ('WELL', 'ILL')",
+        "create table odd (flag bool, mood mood, raw bytea, at timestamptz, uid uuid, n numeric, "
+        "primary key (flag, mood, raw, at, uid, n))",
         full=["*"],
     )
     source = engine(found.settings.source_url)
@@ -65,7 +87,7 @@ def track_todos(tracked: Track) -> Tracked:
     with Session(source, expire_on_commit=False) as session:
         with bemi.context(user_id="ann", tags=["a", "b"]):
             todos = [Todo(task=task) for task in ("a", "b", "c")]
-            session.add_all([*todos, price()])
+            session.add_all([*todos, price(), *odd()])
             session.commit()
         with bemi.context(user_id=USER):
             todos[0].done = True
@@ -87,6 +109,24 @@ def price() -> Price:
         amount=Decimal("1.5"),
         since=dt.datetime(2026, 1, 2, 3, 4, 5, 600_000),  # noqa: DTZ001 - the column has no zone
     )
+
+
+def odd() -> list[Odd]:
+    east = dt.timezone(dt.timedelta(hours=5, minutes=30))
+    return [
+        Odd(
+            flag=flag,
+            mood=Mood.ILL,
+            raw=b"\0\xff",
+            at=at,
+            uid=USER,
+            n=Decimal("1.50"),
+        )
+        for flag, at in (
+            (True, dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=east)),
+            (False, dt.datetime(2026, 1, 2, 3, 4, 5, 120, tzinfo=dt.UTC)),
+        )
+    ]
 
 
 def keys(session: Session, *conditions: Any) -> list[str | None]:
@@ -163,6 +203,8 @@ def test_the_history_of_an_instance(history: Session, track_todos: Tracked) -> N
         assert operations == ["CREATE", "UPDATE"]
         assert [each.diff()["id"] for each in history.scalars(changes_of(third))] == [(3, 30)]
         assert len(history.scalars(changes_of(priced)).all()) == 1
+        for each in session.scalars(select(Odd)):
+            assert len(history.scalars(changes_of(each)).all()) == 1
         only = changes_of(first).where(Change.updated())
         assert len(history.scalars(only).all()) == 1
     source.dispose()
@@ -190,7 +232,7 @@ def test_another_schema(history: Session) -> None:
     query = select(func.count()).select_from(Change)
     translated = {"schema_translate_map": {"bemi": "audit"}}
     assert history.scalar(query, execution_options=translated) == 1
-    assert history.scalar(query) == 7
+    assert history.scalar(query) == 9
 
 
 def test_it_is_read_only(history: Session) -> None:
