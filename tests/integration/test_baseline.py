@@ -17,7 +17,8 @@ from psycopg.conninfo import make_conninfo
 from bemi.capture import baseline, worker
 from bemi.capture.baseline import BaselineTaker
 from bemi.capture.ledger import BaselineBusyError, Ledger, RulesDifferError
-from bemi.capture.reading import Limits, TableReader
+from bemi.capture.look import Limits
+from bemi.capture.reading import TableReader
 from bemi.capture.setup import init
 from bemi.capture.snapshot import begin_coverage
 from bemi.config import Settings

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 import bemi.embedded
-from bemi.embedded import Server, binaries
+from bemi.embedded import Server, binaries, ports
 from bemi.embedded import server as server_module
 from bemi.errors import SetupError
 from tests.support import parts
@@ -154,18 +154,18 @@ def test_a_failed_start_shows_the_servers_log_and_leaves_nothing(
 
 
 def test_a_port_taken_in_the_meantime_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    free_port = server_module._free_port
+    free_port = ports.find
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         taken = occupied.getsockname()[1]
         offers = iter([taken])
-        monkeypatch.setattr(server_module, "_free_port", lambda: next(offers, None) or free_port())
+        monkeypatch.setattr(ports, "find", lambda: next(offers, None) or free_port())
         with Server() as server:
             assert server.port != taken
             assert query(server.url(), "SELECT 1") == 1
 
 
 def test_a_restart_waits_for_its_own_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    is_free = server_module._is_free
+    is_free = ports.is_free
     found_occupied = threading.Event()
 
     def observed(port: int) -> bool:
@@ -174,7 +174,7 @@ def test_a_restart_waits_for_its_own_port(monkeypatch: pytest.MonkeyPatch) -> No
             found_occupied.set()
         return free
 
-    monkeypatch.setattr(server_module, "_is_free", observed)
+    monkeypatch.setattr(ports, "is_free", observed)
     with Server() as server:
         port = server.port
         server.stop()

@@ -21,13 +21,13 @@ from bemi.lsn import Lsn
 from bemi.store import completeness
 from bemi.store.completeness import (
     Missing,
-    Moment,
     SourceCoverage,
     Span,
     State,
     Stretch,
     TableCoverage,
 )
+from bemi.store.moments import Moment
 from tests.integration.conftest import Track
 from tests.support.baselines import take
 from tests.support.plain_server import plain_servers

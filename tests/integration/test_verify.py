@@ -15,7 +15,8 @@ import pytest
 from bemi.config import Settings
 from bemi.rules import Rules, Skip
 from bemi.store import chain
-from bemi.store.chain import Chain, Scope
+from bemi.store.chain import Chain
+from bemi.store.link_rows import Scope
 from bemi.store.links import Finding
 from tests.conftest import MakeDatabase
 from tests.integration.conftest import Track

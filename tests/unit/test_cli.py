@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 import bemi
-from bemi.capture.baseline import Result
+from bemi.capture.results import Result
 from bemi.cli import app, demo, logs, output, taking
 from bemi.cli.app import COMMANDS
 

@@ -23,15 +23,18 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from bemi.capture.differences import Corrections, difference
+from bemi.capture.chunk import Chunk, snapshot, transaction_of
+from bemi.capture.differences import Corrections, Newer, difference, inferred
 from bemi.capture.layout import ReadRow
-from bemi.capture.ledger import Chunk, Ledger, Subject, transaction_of
-from bemi.capture.reading import AlteredError, Limits, Moment, TableReader
-from bemi.change import UNCHANGED, Change, Operation, Row
+from bemi.capture.ledger import Ledger, Subject
+from bemi.capture.look import AlteredError, Limits, Moment
+from bemi.capture.reading import TableReader
+from bemi.capture.results import Reports, Result, StoppedError
+from bemi.change import Change, Operation, Row
 from bemi.config import Settings
 from bemi.errors import PassingError, TableError
 from bemi.store.baselines import Baseline, Interval
@@ -60,37 +63,6 @@ be caught between two changes, and keeps the flag that says so."""
 
 _BATCH: Final = 1000
 """Rows that are looked up, or read again by their keys, at a time."""
-
-
-class StoppedError(Exception):
-    """Somebody asked to stop. All that is stored stays, and is gone on from."""
-
-
-class Result(msgspec.Struct, frozen=True):
-    """What became of one table's baseline."""
-
-    table: str
-    rows: int = 0
-    created: int = 0
-    updated: int = 0
-    deleted: int = 0
-    compared: bool = False
-    """With what the history knew of it before."""
-    itemised: bool = True
-    """False for a table without a key: what differs is stored, but not what it was before."""
-    incomplete: int = 0
-    """Rows with a value that stays unknown until it changes."""
-    error: str | None = None
-    fix: str | None = None
-
-
-class Reports(Protocol):
-    """Hears how it goes."""
-
-    def table(self, name: str, done: int, estimate: int) -> None: ...
-    def rows(self, done: int) -> None: ...
-    def waiting(self, reason: str) -> None: ...
-    def finished(self, result: Result) -> None: ...
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -239,7 +211,7 @@ class BaselineTaker:
                 was_there=image is not None or subject.emptied is not None,
                 all_known=interval.state_before,
             )
-            changes.append(_as(operation, change, before))
+            changes.append(inferred(operation, change, before))
         return changes
 
     def _read_again(self, baseline: Baseline, subject: Subject) -> tuple[Baseline, int]:
@@ -312,33 +284,34 @@ class BaselineTaker:
         subject: Subject,
         moment: Moment,
         pieces: Iterable[list[ReadRow]],
-        corrections: "Corrections | _Newer",
+        corrections: Corrections | Newer,
     ) -> Baseline:
         for piece in pieces:
             self._heed_stop()
             read = self._ledger.as_stored(subject.table, moment, piece)
             kept = [each for each in read if not corrections.leaves_out(each.after or ())]
-            if isinstance(corrections, _Newer):
+            if isinstance(corrections, Newer):
                 keyed = {self._ledger.key(each.table, each.after or ()): each for each in kept}
                 kept = self._compared(subject, moment, keyed)
             chunk.write(kept)
             self._reports.rows(chunk.written)
         if isinstance(corrections, Corrections):
+            here = transaction_of(moment)
             chunk.write(
                 [
-                    msgspec.structs.replace(_empty(subject, moment), after=row, flags=flags)
+                    msgspec.structs.replace(snapshot(here, subject.stored, row), flags=flags)
                     for row, flags in corrections.added
                 ]
             )
         return chunk.end(rows=chunk.written, last_key=None)
 
-    def _keeper(self, subject: Subject, missed: list[Touched]) -> "Corrections | _Newer | None":
+    def _keeper(self, subject: Subject, missed: list[Touched]) -> Corrections | Newer | None:
         """What of the rows seen is out of date; None when the changes don't tell."""
         if subject.stored.key:
             if any(each.key is None for each in missed):
                 return None
             away = {key for each in missed for key in (each.key, each.previous_key)}
-            return _Newer(lambda row: self._ledger.key(subject.stored, row) in away)
+            return Newer(lambda row: self._ledger.key(subject.stored, row) in away)
         corrections = Corrections(subject.stored)
         whole = self._ledger.completer(ignoring=False)
         for each in missed:
@@ -365,8 +338,9 @@ class BaselineTaker:
             if self._ledger.emptied_since(subject, moment):
                 return baseline  # that was the end of all that was left
             last = self._ledger.last_images(subject, keys, before=moment.position)
+            here = transaction_of(moment)
             changes = [
-                _as(Operation.DELETE, _empty(subject, moment), row)
+                inferred(Operation.DELETE, snapshot(here, subject.stored), row)
                 for row in self._gone(subject, last)
             ]
             baseline = self._ledger.store(
@@ -418,42 +392,6 @@ class BaselineTaker:
             )
         self._stop.wait(0.05 * tries)
         return tries + 1
-
-
-class _Newer(msgspec.Struct, frozen=True):
-    """Rows on which the history has a newer word."""
-
-    leaves_out: Callable[[Row], bool]
-
-
-def _empty(subject: Subject, moment: Moment) -> Change:
-    return Change(
-        transaction=transaction_of(moment),
-        table=subject.stored,
-        operation=Operation.SNAPSHOT,
-        lsn=moment.position,
-        index=0,
-        ordinal=0,
-        stretch=0,
-    )
-
-
-def _as(operation: Operation, change: Change, before: Row | None) -> Change:
-    """A row that was read, as the change that must have led to it."""
-    if operation is Operation.SNAPSHOT:
-        return change
-    unknown = tuple(
-        f"before_unknown:{column.name}"
-        for column, value in zip(change.table.columns, before or (), strict=False)
-        if value is UNCHANGED
-    )
-    return msgspec.structs.replace(
-        change,
-        operation=operation,
-        before=before,
-        before_known=not unknown,
-        flags=(*change.flags, "inferred", *unknown),
-    )
 
 
 def _behind(size: int) -> str:

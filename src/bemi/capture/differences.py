@@ -1,7 +1,11 @@
 """Tells what must have happened to a row between its last stored image and what it is now."""
 
+from collections.abc import Callable
+
+import msgspec
+
 from bemi.capture.values import JSON, same_json
-from bemi.change import UNCHANGED, Operation, Row, Table, Value
+from bemi.change import UNCHANGED, Change, Operation, Row, Table, Value
 
 
 def difference(
@@ -22,12 +26,36 @@ def difference(
     return Operation.SNAPSHOT, None
 
 
+def inferred(operation: Operation, change: Change, before: Row | None) -> Change:
+    """A row that was read, as the change that must have led to it; see `difference`."""
+    if operation is Operation.SNAPSHOT:
+        return change
+    unknown = tuple(
+        f"before_unknown:{column.name}"
+        for column, value in zip(change.table.columns, before or (), strict=False)
+        if value is UNCHANGED
+    )
+    return msgspec.structs.replace(
+        change,
+        operation=operation,
+        before=before,
+        before_known=not unknown,
+        flags=(*change.flags, "inferred", *unknown),
+    )
+
+
 def alike(table: Table, one: Row, other: Row) -> bool:
     """Whether two rows have the same values, as far as both are known."""
     return all(
         a is UNCHANGED or b is UNCHANGED or a == b or _equal_json(column.type_oid, a, b)
         for column, a, b in zip(table.columns, one, other, strict=True)
     )
+
+
+class Newer(msgspec.Struct, frozen=True):
+    """Leaves out the rows on which the history has a newer word."""
+
+    leaves_out: Callable[[Row], bool]
 
 
 class Corrections:

@@ -5,21 +5,18 @@ A connection to the destination that is this source's baselines' alone. Decides 
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import msgspec
-import psycopg
 
+from bemi.capture.chunk import Chunk, snapshot, transaction_of
 from bemi.capture.completer import Completer
 from bemi.capture.encoder import Encoder
 from bemi.capture.keys import key_as_stored
 from bemi.capture.layout import ReadRow, shape_of
+from bemi.capture.look import Moment
 from bemi.capture.masker import Masker
-from bemi.capture.protocol import postgres_time
-from bemi.capture.reading import Moment
-from bemi.change import Change, Operation, Row, Stretch, Table, Transaction
+from bemi.change import Change, Row, Table, Transaction
 from bemi.config import Settings
 from bemi.connections import connect, explained, make_lasting
 from bemi.errors import BemiError, PassingError, SetupError
@@ -27,7 +24,7 @@ from bemi.lsn import Lsn
 from bemi.store import baselines, gaps, images, known_rows, sources, versions
 from bemi.store import checkpoint as checkpoints
 from bemi.store import rules as rules_store
-from bemi.store.baselines import Baseline, Counts, Interval
+from bemi.store.baselines import Baseline, Interval
 from bemi.store.checkpoint import Epoch
 from bemi.store.images import Image, Wanted
 from bemi.store.known_rows import Touched
@@ -36,6 +33,8 @@ from bemi.store.rows import DAY, baseline_context_id
 from bemi.store.versions import Place, version_of
 
 EVER = (1 << 63) - 1
+
+_NOBODY = Transaction(Lsn(0), 0, 0, 0)
 
 
 class BaselineBusyError(BemiError):
@@ -127,7 +126,7 @@ class Ledger:
         emptied = None
         if interval.known_before:
             emptied = self._emptied(table.oid, names, (0, 0, 0), interval.from_position)
-        nothing = Change(_NOBODY, table, Operation.SNAPSHOT, 0, 0, 0, 0)
+        nothing = snapshot(_NOBODY, table)
         return Subject(
             interval=interval,
             table=table,
@@ -256,21 +255,7 @@ class Ledger:
     def as_stored(self, table: Table, moment: Moment, rows: Sequence[ReadRow]) -> list[Change]:
         """Rows that were read, as the SNAPSHOT changes that may be stored; not numbered yet."""
         transaction = transaction_of(moment)
-        return [
-            self._masker.change(
-                Change(
-                    transaction=transaction,
-                    table=table,
-                    operation=Operation.SNAPSHOT,
-                    lsn=moment.position,
-                    index=0,
-                    ordinal=0,
-                    stretch=0,
-                    after=row,
-                )
-            )
-            for row in rows
-        ]
+        return [self._masker.change(snapshot(transaction, table, row)) for row in rows]
 
     def key(self, table: Table, row: Row) -> str:
         """A row's key as it is stored."""
@@ -300,7 +285,7 @@ class Ledger:
             return chunk.end(rows=rows, last_key=last_key)
 
     @contextlib.contextmanager
-    def writing(self, baseline: Baseline, subject: Subject, moment: Moment) -> Iterator["Chunk"]:
+    def writing(self, baseline: Baseline, subject: Subject, moment: Moment) -> Iterator[Chunk]:
         """One transaction of the destination, for a chunk that may be written in pieces."""
         with explained("destination"):
             if self.agree() != self._rules_id:
@@ -375,72 +360,3 @@ class Ledger:
         with self._conn.cursor() as cursor:
             versions.insert(cursor, self._schema, self._source_id, found)
             gaps.record_rewrite(cursor, self._schema, self._source_id, known, found)
-
-
-class Chunk:
-    """A chunk that is being written. Without `end` it is rolled back."""
-
-    def __init__(
-        self,
-        conn: psycopg.Connection[Any],
-        schema: str,
-        encoder: Encoder,
-        baseline: Baseline,
-        moment: Moment,
-        context_id: int,
-    ) -> None:
-        self._conn = conn
-        self._schema = schema
-        self._encoder = encoder
-        self._baseline = baseline
-        self._moment = moment
-        self._context_id = context_id
-        self.written = 0
-        self._inferred = dict.fromkeys((Operation.CREATE, Operation.UPDATE, Operation.DELETE), 0)
-
-    def write(self, changes: Sequence[Change]) -> None:
-        """Copy changes, which are numbered here."""
-        if not changes:
-            return
-        stretch = None
-        if not self.written:
-            told = Stretch(transaction_of(self._moment), 0, b"{}")
-            stretch = self._encoder.stretch(told, self._context_id)
-        rows = [
-            self._encoder.change(
-                msgspec.structs.replace(change, ordinal=at, index=at - 1), self._context_id
-            )
-            for at, change in enumerate(changes, start=self.written + 1)
-        ]
-        baselines.copy_changes(self._conn, self._schema, rows, stretch=stretch)
-        self.written += len(rows)
-        for change in changes:
-            if change.operation in self._inferred:
-                self._inferred[change.operation] += 1
-
-    def end(self, *, rows: int, last_key: tuple[bytes, ...] | None) -> Baseline:
-        """The place to go on from: what was written will be committed with it."""
-        inferred = self._inferred
-        return baselines.advance(
-            self._conn,
-            self._schema,
-            self._baseline,
-            counts=Counts(
-                rows=rows,
-                created=inferred[Operation.CREATE],
-                updated=inferred[Operation.UPDATE],
-                deleted=inferred[Operation.DELETE],
-            ),
-            position=self._moment.position,
-            last_key=last_key,
-        )
-
-
-_NOBODY = Transaction(Lsn(0), 0, 0, 0)
-
-
-def transaction_of(moment: Moment) -> Transaction:
-    """What stands for the transaction that rows of a look would have come in."""
-    return Transaction(
-        moment.position, moment.committed_at, postgres_time(time.time()), moment.next_xid
-    )

@@ -16,12 +16,12 @@ from bemi.lsn import Lsn
 from bemi.store.completeness import (
     CONTINUED,
     Missing,
-    Moment,
     SourceCoverage,
     Span,
     Stretch,
     TableCoverage,
 )
+from bemi.store.moments import Moment
 from bemi.times import spell
 
 KNOWN: Final = "#"

@@ -12,7 +12,7 @@ from bemi.cli.options import SettingsFlags
 from bemi.cli.snapshot import show as show_baselines
 
 if TYPE_CHECKING:
-    from bemi.capture.baseline import Result as BaselineResult
+    from bemi.capture.results import Result as BaselineResult
     from bemi.capture.setup import InitResult
     from bemi.capture.tables import TableState
     from bemi.config import Settings

@@ -10,8 +10,8 @@ from cyclopts import Parameter, validators
 from bemi.cli.options import SettingsFlags
 
 if TYPE_CHECKING:
-    from bemi.capture.baseline import Result
     from bemi.capture.recovery import Diagnosis
+    from bemi.capture.results import Result
 
 Switch = Annotated[bool, Parameter(negative=())]
 AtLeastOne = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 from bemi.cli.options import SettingsFlags
 
 if TYPE_CHECKING:
-    from bemi.capture.baseline import Result
+    from bemi.capture.results import Result
     from bemi.config import Settings
     from bemi.store.baselines import Interval
 

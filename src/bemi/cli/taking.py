@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from bemi.capture.baseline import Result
+    from bemi.capture.results import Result
     from bemi.config import Settings
     from bemi.store.baselines import Interval
 
@@ -39,8 +39,9 @@ def take(
     standard output is kept for something else. Raises BemiError.
     """
     from bemi.capture.alongside import Alongside
-    from bemi.capture.baseline import Pace, Result, StoppedError
-    from bemi.capture.reading import Limits
+    from bemi.capture.baseline import Pace
+    from bemi.capture.look import Limits
+    from bemi.capture.results import Result, StoppedError
     from bemi.capture.snapshot import Snapshot, begin_coverage
 
     limits = Limits() if chunk_rows is None else Limits(rows=chunk_rows)

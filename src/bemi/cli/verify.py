@@ -10,7 +10,8 @@ from bemi.cli.options import ConfigFlags, Moment, Text
 if TYPE_CHECKING:
     import psycopg
 
-    from bemi.store.chain import Scope, Source, Table
+    from bemi.store.chain import Source, Table
+    from bemi.store.link_rows import Scope
     from bemi.store.links import Finding
 
 _MOST: Final = 1000
@@ -73,6 +74,7 @@ def command(
     from bemi.connections import connect, explained
     from bemi.errors import ConfigError
     from bemi.store import chain, migrate
+    from bemi.store.link_rows import Scope
 
     with (
         connect(history.url, what="destination", client_encoding="utf8") as conn,
@@ -85,7 +87,7 @@ def command(
         if not sources and source is not None:
             raise ConfigError(f"the history has no source {source}", fix="`bemi status` lists them")
         with _progress(to_terminal=sys.stderr.isatty()) as tell:
-            scope = chain.Scope(since=since, until=until)
+            scope = Scope(since=since, until=until)
             results = [
                 _verify(conn, history.schema, each, table, scope, accept=accept, tell=tell)
                 for each in sources
@@ -114,7 +116,7 @@ def _verify(
 ) -> _Result:
     import msgspec
 
-    from bemi.store import chain
+    from bemi.store import chain, findings
 
     result = _Result(source.name)
     found = chain.Chain(conn, schema, source)
@@ -122,19 +124,19 @@ def _verify(
     if table is not None:
         named = frozenset(each.relation for each in _named(found.tables, table))
         scope = msgspec.structs.replace(scope, relations=named)
-    known = chain.accepted(conn, schema, source.source_id)
+    known = findings.accepted(conn, schema, source.source_id)
     for step in found.steps(scope, ordinals=table is None):
         tell(source.name, step.done, step.total)
         if step.findings:
-            chain.record(conn, schema, source.source_id, step.findings)
+            findings.record(conn, schema, source.source_id, step.findings)
         for each in step.findings:
             result.found += 1
-            if accept or chain.place_of(each) in known:
+            if accept or findings.place_of(each) in known:
                 result.accepted += 1
             elif len(result.findings) < _MOST:
                 result.findings.append(each)
     if accept:
-        chain.accept(conn, schema, source.source_id)
+        findings.accept(conn, schema, source.source_id)
     return result
 
 
@@ -168,7 +170,7 @@ def _progress(*, to_terminal: bool) -> Iterator[Callable[[str, int, int], None]]
 def _print(result: _Result, table: str | None) -> None:
     from bemi.cli import output
     from bemi.lsn import Lsn
-    from bemi.store.chain import say
+    from bemi.store.findings import say
 
     looked = result.tables if table is None else _named(result.tables, table)
     checked = [each for each in looked if each.unchecked is None]
@@ -210,7 +212,7 @@ def _print(result: _Result, table: str | None) -> None:
 
 def _as_json(result: _Result) -> dict[str, Any]:
     from bemi.lsn import Lsn
-    from bemi.store.chain import say
+    from bemi.store.findings import say
 
     return {
         "source": result.name,

@@ -8,14 +8,11 @@ orderly end; Ctrl-C does so by itself. Linux and macOS.
 """
 
 import contextlib
-import errno
 import json
 import os
 import pwd
-import random
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,16 +23,12 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
-from bemi.embedded import binaries, guard
+from bemi.embedded import binaries, guard, ports
 from bemi.embedded.binaries import Account
 from bemi.errors import SetupError
 
 StopMode = Literal["fast", "immediate", "kill"]
 
-# Below the range that systems take the ports of outgoing connections from (Linux 32768, macOS
-# 49152): otherwise a client that retries while the server is down can get the server's port, or
-# even connect to itself.
-PORTS = range(20000, 32000)
 START_DEADLINE = 60.0
 DEFAULTS = {
     "wal_level": "logical",
@@ -242,9 +235,9 @@ class Server:
         tries = 2
         while True:
             if choose:
-                self.port = _free_port()
+                self.port = ports.find()
             else:
-                _wait_until_free(self.port, deadline)
+                ports.wait_until_free(self.port, deadline)
             self._configure()
             self._spawn([str(self._postgres), "-D", str(self.data)])
             if self._becomes_ready(deadline):
@@ -253,7 +246,7 @@ class Server:
             # Somebody may have been quicker to take the port, and may even have returned it by now:
             # a second failure with the port free has another cause. (Asking the system is better
             # than reading the log, whose wording depends on version and language.)
-            if _is_free(self.port):
+            if ports.is_free(self.port):
                 tries -= 1
             if tries == 0 or time.monotonic() > deadline:
                 raise SetupError(f"PostgreSQL did not start on port {self.port}:\n{self.log(20)}")
@@ -396,28 +389,3 @@ def _environment() -> dict[str, str]:
     """Little: other processes of the server's user can read it, and PG* would steer it."""
     kept = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     return {**{key: os.environ[key] for key in kept if key in os.environ}, "LC_ALL": "C"}
-
-
-def _free_port() -> int:
-    for port in random.sample(PORTS, len(PORTS)):
-        if _is_free(port):
-            return port
-    raise SetupError(f"no free port on 127.0.0.1 between {PORTS.start} and {PORTS.stop - 1}")
-
-
-def _wait_until_free(port: int, deadline: float) -> None:
-    while not _is_free(port) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the server does: connections that have just been closed don't count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            return False
-    return True

@@ -7,7 +7,7 @@ coverage does in which the position lies. A partitioned table has the rows of th
 its partitions then.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, LiteralString
 
 import msgspec
@@ -17,13 +17,14 @@ from psycopg.types.json import Jsonb
 
 from bemi.errors import UnknownStateError
 from bemi.history import multiset
+from bemi.history.names import Called, called
 from bemi.history.shapes import shaped
 from bemi.lsn import Lsn
 from bemi.store import shapes
+from bemi.store.images import UNSENT
 from bemi.store.shapes import Shape
 
 _FETCH: Final = 1000
-_UNCHANGED: Final = "unchanged:"
 
 
 _decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -42,20 +43,6 @@ class StateRow(msgspec.Struct, frozen=True):
     flags: frozenset[str]
 
 
-class _Called(msgspec.Struct, frozen=True):
-    """What a relation was called from `seen` on; at `before` it was not yet."""
-
-    relation: int
-    seen: int
-    before: int | None
-    name: str | None
-    """None: it was dropped."""
-    partition: str | None
-
-    def is_called(self, table: str) -> bool:
-        return table in (self.name, self.partition)
-
-
 class _Part(msgspec.Struct, frozen=True):
     """The rows of one relation, and the stretch of its history that tells them."""
 
@@ -70,18 +57,6 @@ class _Part(msgspec.Struct, frozen=True):
     """From here on all rows are known."""
     shapes: list[Shape]
 
-
-_CALLED: Final[LiteralString] = """
-select n.relation::bigint, n.from_position, n.after_position, n.schema || '.' || n."table",
-    n.partition
-from {names} n join {sources} s using (source_id)
-where s.name = %(source)s and n.epoch = %(epoch)s and n.relation in (
-    select m.relation from {names} m
-    where m.source_id = n.source_id and m.epoch = n.epoch
-        and (m.schema || '.' || m."table" = %(table)s or m.partition = %(table)s)
-)
-order by n.relation, n.from_position
-"""
 
 _STRETCH: Final[LiteralString] = """
 select i.from_position, i.state_position, i.opened
@@ -201,7 +176,7 @@ def state(
     """
     with conn.transaction():
         asked = _Asked(conn, schema, source, table, position, epoch)
-        for part in [asked.part(called) for called in asked.called()]:
+        for part in asked.parts():
             yield from asked.rows(part)
 
 
@@ -219,7 +194,6 @@ class _Asked:
     ) -> None:
         self._conn = conn
         self._names = {
-            "names": sql.Identifier(schema, "relation_names"),
             "sources": sql.Identifier(schema, "sources"),
             "checkpoints": sql.Identifier(schema, "checkpoints"),
             "intervals": sql.Identifier(schema, "intervals"),
@@ -253,56 +227,23 @@ class _Asked:
             )
         return source_id, present
 
-    def called(self) -> list[_Called]:
-        """The relations that bore the name then: a table, or the partitions of one."""
-        rows = [
-            _Called(*row)
-            for row in self._ask(_CALLED, source=self._source, epoch=self._epoch, table=self._table)
-        ]
-        if not rows:
-            raise UnknownStateError(
-                f"{self._table} is not in the history of {self._source}",
-                fix="`bemi status --coverage` lists the tables that are",
-            )
-        of: dict[int, list[_Called]] = {}
-        for row in rows:
-            of.setdefault(row.relation, []).append(row)
-        found = [then for each in of.values() if (then := self._called_then(each)) is not None]
-        if not found:
-            raise UnknownStateError(
-                f"{self._table} at {self._position} is not known: it was not tracked then under"
-                " that name, or was dropped before (table_dropped)",
-                fix="`bemi status --coverage` shows from where to where it is",
-            )
-        return found
+    def parts(self) -> list[_Part]:
+        """Raises `UnknownStateError` unless all rows of each are known."""
+        found = called(
+            self._conn,
+            self._schema,
+            self._source,
+            self._table,
+            epoch=self._epoch,
+            position=self._position,
+        )
+        return [self._part(each) for each in found]
 
-    def _called_then(self, rows: Sequence[_Called]) -> _Called | None:
-        """The name that a relation bore then, if it is the one that is asked for."""
-        then = next((row for row in reversed(rows) if row.seen <= self._position), None)
-        is_called = then is not None and then.is_called(self._table)
-        following = next((row for row in rows if row.seen > self._position), None)
-        if (
-            following is not None
-            and following.before is not None
-            and following.before < self._position
-            and following.is_called(self._table) != is_called
-        ):
-            named = then if then is not None and then.name else following
-            raise UnknownStateError(
-                f"{self._table} at {self._position} is not known: between"
-                f" {Lsn(following.before)} and {Lsn(following.seen)},"
-                f" {named.partition or named.name} was made, renamed, attached, detached or"
-                " dropped (table_dropped)",
-                fix="ask for a position before or behind that",
-            )
-        return then if is_called else None
-
-    def part(self, called: _Called) -> _Part:
-        """Raises `UnknownStateError` unless all of its rows are known."""
-        name = called.partition or called.name or self._table
+    def _part(self, relation: Called) -> _Part:
+        name = relation.partition or relation.name or self._table
         given = {
             "source_id": self._source_id,
-            "relation": called.relation,
+            "relation": relation.relation,
             "epoch": self._epoch,
             "position": int(self._position),
         }
@@ -337,7 +278,7 @@ class _Asked:
             self._schema,
             self._source_id,
             self._epoch,
-            called.relation,
+            relation.relation,
             until=self._position,
         )
         changed = min((place for place, _ in shapes.key_changes(found, start)), default=None)
@@ -351,7 +292,7 @@ class _Asked:
                 " (key_changed)",
                 fix="`bemi snapshot` takes a new baseline, behind which it is",
             )
-        part = _Part(called.relation, name, tables, keyed, self._epoch, start, known, found)
+        part = _Part(relation.relation, name, tables, keyed, self._epoch, start, known, found)
         if not keyed and self._ask(multiset.UNTOLD, **self._given(part)) == [(True,)]:
             raise UnknownStateError(
                 f"{name} at {self._position} is not known: it has no key by which rows are"
@@ -386,7 +327,7 @@ class _Asked:
                     frozenset(flags or ()),
                     (commit_position, ordinal),
                 )
-                if part.keyed and any(flag.startswith(_UNCHANGED) for flag in kept):
+                if part.keyed and any(flag.startswith(UNSENT) for flag in kept):
                     whole, kept = self._filled(part, key, commit_position, ordinal)
                 old = {f"stale:{column}" for column, to in stale if oldest < to}
                 yield StateRow(key, whole, frozenset(kept | old))
@@ -421,9 +362,9 @@ class _Asked:
             if missing is None:
                 values, missing = (
                     found,
-                    {flag.removeprefix(_UNCHANGED) for flag in kept if flag.startswith(_UNCHANGED)},
+                    {flag.removeprefix(UNSENT) for flag in kept if flag.startswith(UNSENT)},
                 )
-                flags = {flag for flag in kept if not flag.startswith(_UNCHANGED)}
+                flags = {flag for flag in kept if not flag.startswith(UNSENT)}
             else:
                 for column in sorted(missing & found.keys()):
                     values[column] = found[column]
@@ -431,7 +372,7 @@ class _Asked:
                     missing.discard(column)
             if not missing:
                 break
-        left = {f"{_UNCHANGED}{column}" for column in missing or ()}
+        left = {f"{UNSENT}{column}" for column in missing or ()}
         return msgspec.Raw(_encode(values)), frozenset(flags | left)
 
     def _ask(self, text: LiteralString, **given: object) -> list[tuple[Any, ...]]:

@@ -6,26 +6,20 @@ a range of keys at a time; what does not fit comes here, and `bemi.store.links` 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from typing import Any, Final, LiteralString
 
 import msgspec
 import psycopg
 from psycopg import sql
 
-from bemi.lsn import Lsn
 from bemi.rules import Rules
+from bemi.store import findings, link_rows, versions
 from bemi.store import rules as stored_rules
-from bemi.store import versions
-from bemi.store.links import Event, Finding, Judge, Known, KnownGap, Link, Stretch
-
-CAUSE: Final = "chain"
+from bemi.store.link_rows import BASELINE, Scope
+from bemi.store.links import Finding, Judge, Known, KnownGap, Stretch
 
 CHUNK: Final = 50_000
 """Changes of one step: few enough to be sorted in memory, if they are not too wide."""
-
-_FETCH: Final = 2000
-_BASELINE: Final = 1 << 31  # in the ids of a baseline's contexts
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -51,14 +45,6 @@ class Source(msgspec.Struct, frozen=True):
     name: str
     epoch: int
     position: int
-
-
-class Scope(msgspec.Struct, frozen=True):
-    """What is looked at: changes committed in this time, of these tables; None: all."""
-
-    since: datetime | None = None
-    until: datetime | None = None
-    relations: frozenset[int] | None = None
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -188,7 +174,7 @@ class Chain:
             for epoch, relation, start, until, columns in self._run(
                 "select epoch, relation::bigint, from_position, to_position, columns from {gaps} "
                 "where source_id = %(source)s and cause <> %(cause)s",
-                cause=CAUSE,
+                cause=findings.CAUSE,
             )
         ]
 
@@ -235,56 +221,22 @@ class Chain:
         scope: Scope,
     ) -> list[Finding]:
         found = []
-        for link in self._links(names, relations, low, high, scope):
+        links = link_rows.read(
+            self._conn,
+            self._tables,
+            epochs=self._epochs,
+            end=(self._source.epoch, self._source.position),
+            names=names,
+            relations=relations,
+            low=low,
+            high=high,
+            scope=scope,
+        )
+        for link in links:
             finding = self._judge.judge(link)
             if finding is not None:
                 found.append(finding)
         return found
-
-    def _links(
-        self,
-        names: Sequence[str],
-        relations: Sequence[int],
-        low: str | None,
-        high: str | None,
-        scope: Scope,
-    ) -> Iterator[Link]:
-        parameters = {
-            "names": list(names),
-            "relations": list(relations),
-            "low": low,
-            "high": high,
-            "epochs": self._epochs,
-            "epoch": self._source.epoch,
-            "position": self._source.position,
-            "baseline": _BASELINE,
-            "since": scope.since,
-            "until": scope.until,
-        }
-        query = sql.SQL(_LINKS).format(
-            **self._tables,
-            of=_among("relation", relations),
-            new=_within("primary_key", low, high),
-            old=_within("previous_key", low, high),
-            touched=sql.SQL(_TOUCHED).format(**self._tables) if scope.since else sql.SQL(""),
-            new_touched=_touched("primary_key", scope),
-            old_touched=_touched("previous_key", scope),
-            when=_when(scope),
-        )
-        with self._conn.transaction(), self._conn.cursor("bemi_chain") as cursor:
-            self._conn.execute("set local work_mem = '64MB'; set local jit = off")
-            cursor.itersize = _FETCH
-            cursor.execute(query, parameters)
-            for relation, epoch, problem, columns, now_ambiguous, was_ambiguous, *rest in cursor:
-                now, last = rest[:6], rest[6:]
-                yield Link(
-                    relation,
-                    epoch,
-                    problem,
-                    _event(now, now_ambiguous),
-                    None if last[0] is None else _event(last, was_ambiguous),
-                    tuple(columns or ()),
-                )
 
     # --- transactions and the checkpoint ------------------------------------------------------
 
@@ -316,7 +268,7 @@ class Chain:
             until=_LAST if until is None else until,
             since=scope.since,
             upto=scope.until,
-            baseline=_BASELINE,
+            baseline=BASELINE,
         )
         quiet = self._left_out(epoch)
         return [
@@ -356,7 +308,7 @@ class Chain:
                 sql.Identifier(self._schema, "checkpoints"),
                 sql.Identifier(self._schema, "row_changes"),
             ),
-            [self._source.source_id, _BASELINE],
+            [self._source.source_id, BASELINE],
         )
         return [Finding(None, epoch, "beyond", position, last) for epoch, position, _, last in rows]
 
@@ -365,77 +317,6 @@ class Chain:
             sql.SQL(query).format(**self._tables),
             {"source": self._source.source_id, "epochs": getattr(self, "_epochs", [])} | parameters,
         )
-
-
-def place_of(finding: Finding) -> tuple[int, int | None, int, int]:
-    """What makes two findings one gap: epoch, table, and between which positions."""
-    return (finding.epoch, finding.relation, finding.from_position, finding.to_position)
-
-
-def record(
-    conn: psycopg.Connection[Any], schema: str, source_id: int, findings: Sequence[Finding]
-) -> None:
-    """Keep findings as gaps, each place once, however often it is found."""
-    places: dict[tuple[int, int | None, int, int], list[Finding]] = {}
-    for each in findings:
-        if each.problem == "beyond":
-            continue  # nothing is missing there
-        places.setdefault(place_of(each), []).append(each)
-    with conn.transaction(), conn.cursor() as cursor:
-        cursor.executemany(
-            sql.SQL(
-                "insert into {} (source_id, epoch, relation, from_position, to_position, cause, "
-                "detail) values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing"
-            ).format(sql.Identifier(schema, "gaps")),
-            [
-                (source_id, epoch, relation, start, until, CAUSE, _detail(found))
-                for (epoch, relation, start, until), found in places.items()
-            ],
-        )
-
-
-def accepted(
-    conn: psycopg.Connection[Any], schema: str, source_id: int
-) -> set[tuple[int, int | None, int, int]]:
-    """The places of findings that an operator has accepted."""
-    return {
-        (epoch, relation, start, until)
-        for epoch, relation, start, until in conn.execute(
-            sql.SQL(
-                "select epoch, relation::bigint, from_position, to_position from {} "
-                "where source_id = %s and cause = %s and accepted_at is not null"
-            ).format(sql.Identifier(schema, "gaps")),
-            [source_id, CAUSE],
-        )
-    }
-
-
-def accept(conn: psycopg.Connection[Any], schema: str, source_id: int) -> int:
-    """Mark all recorded findings of a source as accepted; how many were not."""
-    return conn.execute(
-        sql.SQL(
-            "update {} set accepted_at = now() where source_id = %s and cause = %s "
-            "and accepted_at is null"
-        ).format(sql.Identifier(schema, "gaps")),
-        [source_id, CAUSE],
-    ).rowcount
-
-
-def say(finding: Finding) -> str:
-    """What a finding means, in words."""
-    columns = f" ({', '.join(finding.columns)})" if finding.columns else ""
-    return {
-        "differs": "a row was changed from other values than the change before left" + columns,
-        "living": "a row was created that was there",
-        "dead": "a row was changed that was gone",
-        "never": "a row was changed that never was",
-        "hole": "a transaction has not all of its changes",
-        "beyond": "changes lie behind the checkpoint, up to " + str(Lsn(finding.to_position)),
-    }[finding.problem]
-
-
-def _detail(findings: Sequence[Finding]) -> str:
-    return "; ".join(sorted({say(each) for each in findings}))[:2000]
 
 
 def _groups(
@@ -461,19 +342,6 @@ def _by_relation(rows: psycopg.Cursor[Any]) -> dict[int, list[tuple[int, int, in
     return found
 
 
-def _event(columns: Sequence[Any], ambiguous: bool | None) -> Event:
-    change, position, ordinal, flags, transaction, rules = columns
-    return Event(
-        str(change),
-        position,
-        ordinal,
-        transaction or 0,
-        rules,
-        frozenset(flags or ()),
-        bool(ambiguous),
-    )
-
-
 def _call(
     function: Callable[..., list[Finding]], *arguments: object
 ) -> Callable[[], list[Finding]]:
@@ -484,126 +352,4 @@ def _leaves_out(rules: Rules) -> bool:
     return bool(rules.skip or rules.ignore or rules.exclude)
 
 
-def _among(column: LiteralString, relations: Sequence[int]) -> sql.Composable:
-    if len(relations) == 1:
-        return sql.SQL("{} = (%(relations)s::oid[])[1]").format(sql.Identifier(column))
-    return sql.SQL("{} = any(%(relations)s::oid[])").format(sql.Identifier(column))
-
-
-def _within(column: LiteralString, low: str | None, high: str | None) -> sql.Composable:
-    parts: list[LiteralString] = ["{0} is not null"]
-    if low is not None:
-        parts.append("{0} >= %(low)s")
-    if high is not None:
-        parts.append("{0} < %(high)s")
-    return sql.SQL(" and ".join(parts)).format(sql.Identifier(column))
-
-
-def _touched(column: LiteralString, scope: Scope) -> sql.Composable:
-    if scope.since is None:
-        return sql.SQL("")
-    return sql.SQL("and {} in (select key from touched)").format(sql.Identifier(column))
-
-
-def _when(scope: Scope) -> sql.Composable:
-    parts: list[LiteralString] = []
-    if scope.since is not None:
-        parts.append("and x.committed_at >= %(since)s")
-    if scope.until is not None:
-        parts.append("and x.committed_at <= %(until)s")
-    return sql.SQL(" ").join(map(sql.SQL, parts))
-
-
 _LAST: Final = (1 << 63) - 1
-
-_TOUCHED: Final[LiteralString] = """
-touched as materialized (
-    select primary_key as key from {row_changes}
-    where "table" = any(%(names)s) and committed_at >= %(since)s and primary_key is not null
-    union
-    select previous_key from {row_changes}
-    where "table" = any(%(names)s) and committed_at >= %(since)s and previous_key is not null
-),
-"""
-
-# Every change as a link of its key's chain; one that moves a row to another key, as one of both.
-# `image` is what a change says the row was, `after` what it leaves.
-_LINKS: Final[LiteralString] = """
-with {touched}
-events as (
-    select relation, epoch, primary_key as key, commit_position, ordinal, committed_at, id,
-        context_id, flags, before, changed, after,
-        case
-            when context_id & %(baseline)s <> 0 or operation = 'SNAPSHOT'
-                then case operation when 'DELETE' then 'ended' else 'stated' end
-            when operation = 'CREATE' then 'created'
-            when operation = 'DELETE' then 'deleted'
-            when previous_key is null then 'updated'
-            else 'arrived'
-        end as kind
-    from {row_changes}
-    where "table" = any(%(names)s) and {of} and {new} and epoch = any(%(epochs)s)
-        and (epoch <> %(epoch)s or commit_position < %(position)s) {new_touched}
-    union all
-    select relation, epoch, previous_key, commit_position, ordinal, committed_at, id,
-        context_id, flags, before, changed, after, 'left'
-    from {row_changes}
-    where "table" = any(%(names)s) and {of} and {old} and epoch = any(%(epochs)s)
-        and (epoch <> %(epoch)s or commit_position < %(position)s) {old_touched}
-        and operation = 'UPDATE' and context_id & %(baseline)s = 0
-),
-linked as (
-    select *, lag(kind) over w as last_kind, lag(after) over w as last_after
-    from events
-    window w as (partition by relation, epoch, key order by commit_position, ordinal)
-),
-marked as (
-    select *,
-        bool_or(
-            kind in ('created', 'arrived')
-            and last_kind in ('created', 'arrived', 'updated', 'stated')
-        ) over t and bool_or(kind in ('deleted', 'left')) over t as ambiguous,
-        -- Not all of a row may be known of it.
-        coalesce(before, after || changed) <> last_after as differs
-    from linked
-    window t as (partition by relation, epoch, key, commit_position)
-),
-known as (
-    select *,
-        lag(id) over w as last_id, lag(commit_position) over w as last_position,
-        lag(ordinal) over w as last_ordinal, lag(flags) over w as last_flags,
-        lag(context_id) over w as last_context, lag(ambiguous) over w as last_ambiguous
-    from marked
-    window w as (partition by relation, epoch, key order by commit_position, ordinal)
-),
-judged as (
-    select x.*,
-        case
-            when kind in ('created', 'arrived') then
-                case when last_kind in ('created', 'arrived', 'updated', 'stated') then 'living' end
-            when kind in ('updated', 'deleted', 'left') then case
-                when last_kind is null then 'never'
-                when last_kind in ('deleted', 'left', 'ended') then 'dead'
-                when differs then 'differs'
-            end
-        end as problem
-    from known x
-    where kind not in ('stated', 'ended') {when}
-)
-select j.relation::bigint, j.epoch, j.problem, d.columns, j.ambiguous, j.last_ambiguous,
-    j.id, j.commit_position, j.ordinal, j.flags, c.transaction_id, c.rules,
-    j.last_id, j.last_position, j.last_ordinal, j.last_flags, p.transaction_id, p.rules
-from judged j
-left join lateral (
-    select array_agg(b.key order by b.key) as columns
-    from jsonb_each(coalesce(j.before, j.after || j.changed)) b
-    where j.problem = 'differs' and j.last_after ? b.key and j.last_after -> b.key <> b.value
-) d on true
-left join lateral (
-    select transaction_id, rules from {contexts} where id = j.context_id limit 1
-) c on true
-left join lateral (
-    select transaction_id, rules from {contexts} where id = j.last_context limit 1
-) p on true
-where j.problem is not null and (j.problem <> 'differs' or d.columns is not null)
-"""

@@ -1,7 +1,7 @@
 """The read side of the coverage: per table what is complete, what is missing, and why.
 
-Puts the stretches that `bemi.store.coverage` wrote together with the gaps, and gives positions
-times. Only reads; what a cause means in words is for who shows it.
+Puts the stretches that `bemi.store.coverage` wrote together with the gaps. Only reads; what a cause
+means in words is for who shows it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +14,9 @@ import psycopg
 from psycopg import sql
 
 from bemi.lsn import Lsn
+from bemi.store import moments, recorded
+from bemi.store.moments import Moment, Place, Times
+from bemi.store.recorded import Gap, Interval
 
 State: TypeAlias = Literal[
     "known",
@@ -34,22 +37,6 @@ GONE: Final = ("table_dropped",)
 
 NEW_EPOCH: Final = ("epoch_changed", "restored")
 """Causes of a gap behind which positions are those of another epoch."""
-
-_NEAR: Final = 10_000
-"""Changes of other epochs that are walked over to find one of the right one; beyond these a
-position stays without a time."""
-
-
-class Moment(msgspec.Struct, frozen=True):
-    """A position of an epoch, and a time for it, where there is a change near enough.
-
-    Of a beginning, the time of the first change at or after it; of an end, of the last one before
-    it. So a stretch is never told longer than it is, and a gap never shorter.
-    """
-
-    epoch: int
-    position: Lsn
-    time: datetime | None
 
 
 class Stretch(msgspec.Struct, frozen=True):
@@ -135,56 +122,9 @@ class SourceCoverage(msgspec.Struct, frozen=True):
     tables: tuple[TableCoverage, ...]
 
 
-class _Interval(msgspec.Struct, frozen=True):
-    interval_id: int
-    epoch: int
-    relation: int
-    schema: str
-    table: str
-    partition: str | None
-    from_position: int
-    verified_position: int
-    to_position: int | None
-    state_position: int | None
-    state_by: str | None
-    opened: str
-    closed: str | None
-    opened_at: datetime
-    closed_at: datetime | None
-
-
-class _Gap(msgspec.Struct, frozen=True):
-    epoch: int
-    relation: int | None
-    from_position: int
-    to_position: int
-    cause: str
-    detail: str
-    columns: list[str] | None
-    changes: int | None
-    accepted_at: datetime | None
-
-
 class _Checkpoint(msgspec.Struct, frozen=True):
     epoch: int
     position: int
-
-
-_Place: TypeAlias = tuple[int, int]
-"""Epoch and position."""
-
-
-class _Times(msgspec.Struct, frozen=True):
-    """Times of places: of the first change there or after, of the last one before."""
-
-    after: Mapping[_Place, datetime]
-    before: Mapping[_Place, datetime]
-
-    def start(self, epoch: int, position: int) -> Moment:
-        return Moment(epoch, Lsn(position), self.after.get((epoch, position)))
-
-    def end(self, epoch: int, position: int) -> Moment:
-        return Moment(epoch, Lsn(position), self.before.get((epoch, position)))
 
 
 def read(
@@ -217,8 +157,8 @@ def read(
 def _read_source(
     conn: psycopg.Connection[Any], schema: str, source_id: int, name: str, glob: str | None
 ) -> SourceCoverage:
-    intervals = _read_intervals(conn, schema, source_id)
-    gaps = _read_gaps(conn, schema, source_id)
+    intervals = recorded.intervals(conn, schema, source_id)
+    gaps = recorded.gaps(conn, schema, source_id)
     baselines = _read_baselines(conn, schema, source_id)
     started = dict(
         conn.execute(
@@ -236,7 +176,7 @@ def _read_source(
     ).fetchone()
     held = None if row is None else _Checkpoint(*row)
     spans = _spans(intervals, gaps, started, held)
-    chosen: dict[int, list[_Interval]] = {}
+    chosen: dict[int, list[Interval]] = {}
     for interval in intervals:
         chosen.setdefault(interval.relation, []).append(interval)
     if glob is not None:
@@ -259,37 +199,12 @@ def _read_source(
     )
 
 
-def _is_called(interval: _Interval, pattern: str) -> bool:
+def _is_called(interval: Interval, pattern: str) -> bool:
     names = [f"{interval.schema}.{interval.table}", interval.partition]
     return any(name is not None and fnmatchcase(name, pattern) for name in names)
 
 
 # --- what is read ----------------------------------------------------------------------------
-
-
-def _read_intervals(conn: psycopg.Connection[Any], schema: str, source_id: int) -> list[_Interval]:
-    rows = conn.execute(
-        sql.SQL(
-            'select interval_id, epoch, relation::bigint, schema, "table", partition, '
-            "from_position, verified_position, to_position, state_position, state_by, opened, "
-            "closed, opened_at, closed_at from {} where source_id = %s "
-            "order by epoch, from_position, interval_id"
-        ).format(sql.Identifier(schema, "intervals")),
-        [source_id],
-    )
-    return [_Interval(*row) for row in rows]
-
-
-def _read_gaps(conn: psycopg.Connection[Any], schema: str, source_id: int) -> list[_Gap]:
-    rows = conn.execute(
-        sql.SQL(
-            "select epoch, relation::bigint, from_position, to_position, cause, detail, columns, "
-            "changes, accepted_at from {} where source_id = %s "
-            "order by epoch, from_position, gap_id"
-        ).format(sql.Identifier(schema, "gaps")),
-        [source_id],
-    )
-    return [_Gap(*row) for row in rows]
 
 
 def _read_baselines(
@@ -310,12 +225,12 @@ def _read_times(
     conn: psycopg.Connection[Any],
     schema: str,
     spans: Sequence[Span],
-    tables: Iterable[Sequence[_Interval]],
-    gaps: Sequence[_Gap],
+    tables: Iterable[Sequence[Interval]],
+    gaps: Sequence[Gap],
     held: _Checkpoint | None,
-) -> _Times:
-    starts: set[_Place] = set()
-    ends: set[_Place] = set()
+) -> Times:
+    starts: set[Place] = set()
+    ends: set[Place] = set()
     for span in spans:
         starts.add((span.epoch, span.start))
         ends.add((span.epoch, span.end))
@@ -332,42 +247,15 @@ def _read_times(
         ends.add((gap.epoch, gap.from_position))
     if held is not None:
         ends.add((held.epoch, held.position))
-    return _Times(
-        after=_nearest(conn, schema, starts, after=True),
-        before=_nearest(conn, schema, ends, after=False),
-    )
-
-
-def _nearest(
-    conn: psycopg.Connection[Any], schema: str, places: set[_Place], *, after: bool
-) -> dict[_Place, datetime]:
-    """The times of the changes next to these places, by the index on the commit position.
-
-    In a history of several sources their positions mix; the walk is bounded.
-    """
-    towards = sql.SQL(">= p.position order by commit_position")
-    if not after:
-        towards = sql.SQL("< p.position order by commit_position desc")
-    ordered = sorted(places)
-    rows = conn.execute(
-        sql.SQL(
-            "select p.epoch, p.position, c.committed_at "
-            "from unnest(%s::int[], %s::bigint[]) p (epoch, position) cross join lateral ("
-            "select committed_at from (select epoch, committed_at from {} "
-            "where commit_position {} limit %s) near "
-            "where near.epoch = p.epoch limit 1) c"
-        ).format(sql.Identifier(schema, "row_changes"), towards),
-        [[epoch for epoch, _ in ordered], [position for _, position in ordered], _NEAR],
-    )
-    return {(epoch, position): time for epoch, position, time in rows}
+    return moments.read(conn, schema, starts=starts, ends=ends)
 
 
 # --- what is made of it ----------------------------------------------------------------------
 
 
 def _spans(
-    intervals: Sequence[_Interval],
-    gaps: Sequence[_Gap],
+    intervals: Sequence[Interval],
+    gaps: Sequence[Gap],
     started: Mapping[int, int],
     held: _Checkpoint | None,
 ) -> tuple[Span, ...]:
@@ -397,11 +285,11 @@ def _spans(
 
 
 def _table(
-    intervals: Sequence[_Interval],
-    gaps: Sequence[_Gap],
+    intervals: Sequence[Interval],
+    gaps: Sequence[Gap],
     baseline: Baseline | None,
     held: _Checkpoint | None,
-    times: _Times,
+    times: Times,
     epochs: Sequence[int],
 ) -> TableCoverage:
     last = intervals[-1]
@@ -433,7 +321,7 @@ def _table(
     )
 
 
-def _stretch(interval: _Interval, held: _Checkpoint | None, times: _Times) -> Stretch:
+def _stretch(interval: Interval, held: _Checkpoint | None, times: Times) -> Stretch:
     to = interval.to_position
     if to is None:
         to = interval.from_position
@@ -454,7 +342,7 @@ def _stretch(interval: _Interval, held: _Checkpoint | None, times: _Times) -> St
     )
 
 
-def _missing(gap: _Gap, times: _Times, epochs: Sequence[int]) -> Missing:
+def _missing(gap: Gap, times: Times, epochs: Sequence[int]) -> Missing:
     return Missing(
         start=times.end(gap.epoch, gap.from_position),
         end=times.start(_epoch_behind(gap, sorted(epochs)), gap.to_position),
@@ -466,7 +354,7 @@ def _missing(gap: _Gap, times: _Times, epochs: Sequence[int]) -> Missing:
     )
 
 
-def _epoch_behind(gap: _Gap, epochs: Sequence[int]) -> int:
+def _epoch_behind(gap: Gap, epochs: Sequence[int]) -> int:
     """The epoch that `to_position` is of."""
     if gap.cause not in NEW_EPOCH:
         return gap.epoch
@@ -474,8 +362,8 @@ def _epoch_behind(gap: _Gap, epochs: Sequence[int]) -> int:
 
 
 def _state(
-    intervals: Sequence[_Interval],
-    gaps: Sequence[_Gap],
+    intervals: Sequence[Interval],
+    gaps: Sequence[Gap],
     baseline: Baseline | None,
     held: _Checkpoint | None,
 ) -> State:
