@@ -8,7 +8,7 @@ again when the context has changed since, or was lost with a savepoint.
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, TypedDict
 
 from bemi.context import current, wire
 from bemi.context.statements import Statement, classify
@@ -59,14 +59,23 @@ class Due:
         return (_SEND_IF_WRITTEN if self.if_written else _SEND).format(placeholder)
 
 
-class Sender:
-    """What one connection has sent in its open transaction.
+class Options(TypedDict, total=False):
+    """How an integration sends contexts: what its `install` takes by name."""
 
-    `functions`: names of functions that count as writes when a statement calls them.
-    `check_at_commit`: a transaction that seems to have read only is asked whether it did, when it
-    is committed. `sql`: the text of each statement that writes goes with its changes, as `SQL`,
-    and never its parameters. `redact`: members of the context that look like secrets are left out.
-    """
+    functions: Collection[str]
+    """Names of functions whose calls count as writes: in a SELECT that can't be seen."""
+    check_at_commit: bool
+    """A transaction that seems to have read only is asked whether it wrote, when it is committed.
+    By default it is not, since that is a round trip of most transactions."""
+    sql: bool
+    """Each statement that writes has its text in its changes' context, as `SQL`, never with its
+    parameters. A message per statement then."""
+    redact: bool
+    """Members that look like secrets are sent as `***`. By default they are."""
+
+
+class Sender:
+    """What one connection has sent in its open transaction. Takes what `Options` has."""
 
     __slots__ = (
         "_check_at_commit", "_functions", "_mapping", "_redact", "_savepoints", "_sent", "_sql",

@@ -194,6 +194,7 @@ class _Asked:
     ) -> None:
         self._conn = conn
         self._names = {
+            "names": sql.Identifier(schema, "relation_names"),
             "sources": sql.Identifier(schema, "sources"),
             "checkpoints": sql.Identifier(schema, "checkpoints"),
             "intervals": sql.Identifier(schema, "intervals"),

@@ -8,15 +8,15 @@ a transaction around the statement, which a COMMIT ends: two round trips.
 import contextlib
 import functools
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import asyncpg
 from asyncpg.cursor import CursorFactory, CursorIterator
 from asyncpg.prepared_stmt import PreparedStatement
 
 from bemi.context import current_context, wire
-from bemi.context.sender import CHECK, Due, Sender
+from bemi.context.sender import CHECK, Due, Options, Sender
 
 # What is sent together with BEGIN can have no parameters, and parameters would go through the
 # codecs and the statement cache of the application. Digits can't be anything but data.
@@ -55,18 +55,12 @@ async def emit(connection: Any) -> None:
 
 def install(
     connection: Any,
-    *,
-    functions: Collection[str] = (),
-    check_at_commit: bool = False,
-    sql: bool = False,
-    redact: bool = True,
+    **options: Unpack[Options],
 ) -> None:
     """Makes an open connection send the context of its transactions.
 
-    Statements that it has prepared before go on without. `functions`: names of functions whose
-    calls count as writes. `check_at_commit`: also what nobody saw write, asked at COMMIT. `sql`:
-    each statement that writes has its text in its changes' context, as `SQL`, never with
-    parameters. `redact=False` keeps members that look like secrets.
+    Statements that it has prepared before go on without. `options`: see
+    `bemi.context.sender.Options`.
     """
     if isinstance(connection, asyncpg.pool.PoolConnectionProxy):
         connection = connection._con  # noqa: SLF001 - no other way leads to it
@@ -76,34 +70,28 @@ def install(
     # A class of its own for each: an object's class can change, but not what attributes it has.
     class Installed(*bases):  # type: ignore[misc]
         __slots__ = ()
-        bemi_state = _State(
-            Sender(functions=functions, check_at_commit=check_at_commit, sql=sql, redact=redact)
-        )
+        bemi_state = _State(Sender(**options))
 
     Installed.__name__, Installed.__qualname__ = base.__name__, base.__qualname__
     connection.__class__ = Installed
 
 
 def connection_class(
-    *,
-    functions: Collection[str] = (),
-    check_at_commit: bool = False,
-    sql: bool = False,
-    redact: bool = True,
+    **options: Unpack[Options],
 ) -> Any:
     """A class of connections that send the context, with the options of `install`.
 
     For `asyncpg.connect` and `asyncpg.create_pool`, as their `connection_class`.
     """
 
+    Sender(**options)  # a misspelt one is told here, and not when a connection is made
+
     class Connection(_Tracking, asyncpg.Connection):  # type: ignore[misc]
         __slots__ = ("bemi_state",)
 
         def __init__(self, *args: Any, **more: Any) -> None:
             super().__init__(*args, **more)
-            self.bemi_state = _State(
-                Sender(functions=functions, check_at_commit=check_at_commit, sql=sql, redact=redact)
-            )
+            self.bemi_state = _State(Sender(**options))
 
     return Connection
 

@@ -5,29 +5,25 @@ all that is left to do is what the integration of the driver does, for each conn
 """
 
 import weakref
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import peewee
+
+from bemi.context.sender import Options, Sender
 
 
 def install(
     database: Any,
-    *,
-    functions: Collection[str] = (),
-    check_at_commit: bool = False,
-    sql: bool = False,
-    redact: bool = True,
+    **options: Unpack[Options],
 ) -> None:
     """Makes the connections that a database opens send the context; this thread's open one, too.
 
-    Once for each database, before it is used. `functions`: names of functions whose calls count as
-    writes. `check_at_commit`: also what nobody saw write, asked at COMMIT. `sql`: each statement
-    that writes has its text in its changes' context, as `SQL`, never with parameters.
-    `redact=False` keeps members that look like secrets. Raises TypeError for what is no database
-    of PostgreSQL, or an asynchronous one.
+    Once for each database, before it is used. `options`: see `bemi.context.sender.Options`.
+    Raises TypeError for what is no database of PostgreSQL, or an asynchronous one.
     """
     _refuse_others(database)
+    Sender(**options)  # a misspelt one is told here, and not when a connection is made
     connect: Callable[[], Any] = database._connect  # noqa: SLF001 - for subclasses to override
     # A pool gives a connection again, with what it knows.
     known: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -35,13 +31,7 @@ def install(
     def follow(connection: Any) -> None:
         if connection not in known:
             known.add(connection)
-            _driver(connection).install(
-                connection,
-                functions=functions,
-                check_at_commit=check_at_commit,
-                sql=sql,
-                redact=redact,
-            )
+            _driver(connection).install(connection, **options)
 
     def connect_and_follow() -> Any:
         connection = connect()

@@ -10,14 +10,14 @@ import contextlib
 import functools
 import re
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, Final, Unpack
 
 from psycopg2 import extensions
 from psycopg2.sql import Composable
 
 from bemi.context import current_context, wire
-from bemi.context.sender import CHECK, COMMIT, EMIT, Due, Sender
+from bemi.context.sender import CHECK, COMMIT, EMIT, Due, Options, Sender
 from bemi.context.statements import Statement
 
 # Where values begin in a text that psycopg2 has put them into: a literal, a number, a word.
@@ -46,22 +46,16 @@ def emit(connection: extensions.connection) -> None:
 
 def install(
     connection: extensions.connection,
-    *,
-    functions: Collection[str] = (),
-    check_at_commit: bool = False,
-    sql: bool = False,
-    redact: bool = True,
+    **options: Unpack[Options],
 ) -> None:
     """Makes the cursors of an open connection send the context of its transactions.
 
-    Those that it has made before go on without. `functions`: names of functions whose calls count
-    as writes. `check_at_commit`: also what nobody saw write, asked at COMMIT; the method
-    `commit()` asks on a `Connection` only. `sql`: each statement that writes has its text in its
-    changes' context, as `SQL`, never with parameters. `redact=False` keeps members that look like
-    secrets. Raises TypeError for an asynchronous connection.
+    Those that it has made before go on without. `options`: see `bemi.context.sender.Options`;
+    `check_at_commit` sees the method `commit()` of a `Connection` only. Raises TypeError for an
+    asynchronous connection.
     """
     _refuse_asynchronous(connection)
-    sender = Sender(functions=functions, check_at_commit=check_at_commit, sql=sql, redact=redact)
+    sender = Sender(**options)
     if isinstance(connection, Connection):
         connection.bemi_sender = sender
         return

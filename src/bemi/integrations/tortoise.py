@@ -1,31 +1,26 @@
 """Sends the current context through Tortoise ORM: its connections to PostgreSQL are asyncpg's, and
 `tracked` makes them such as send it, of which the models and transactions need not know."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from tortoise.backends.base.config_generator import expand_db_url
 
+from bemi.context.sender import Options
 from bemi.errors import BemiError
 from bemi.integrations.asyncpg import connection_class
 
 
 def tracked(
     connection: str | Mapping[str, Any],
-    *,
-    functions: Collection[str] = (),
-    check_at_commit: bool = False,
-    sql: bool = False,
-    redact: bool = True,
+    **options: Unpack[Options],
 ) -> dict[str, Any]:
     """A connection of Tortoise's `config`, as a URL or a mapping, that sends the context.
 
         await Tortoise.init(config={"connections": {"default": tracked(url)}, "apps": …})
 
-    `functions`: names of functions whose calls count as writes. `check_at_commit`: also what
-    nobody saw write, asked at COMMIT. `sql`: each statement that writes has its text in its
-    changes' context, as `SQL`, never with parameters. `redact=False` keeps members that look like
-    secrets. Raises BemiError for connections that are not asyncpg's.
+    `options`: see `bemi.context.sender.Options`. Raises BemiError for connections that are not
+    asyncpg's.
     """
     given = expand_db_url(connection) if isinstance(connection, str) else connection
     if given.get("engine") != "tortoise.backends.asyncpg":
@@ -33,7 +28,5 @@ def tracked(
             f"contexts can't be sent through the engine {given.get('engine')} of Tortoise",
             fix='use a URL that begins with "asyncpg:", or the engine "tortoise.backends.asyncpg"',
         )
-    kind = connection_class(
-        functions=functions, check_at_commit=check_at_commit, sql=sql, redact=redact
-    )
+    kind = connection_class(**options)
     return {**given, "credentials": {**given["credentials"], "connection_class": kind}}

@@ -7,9 +7,9 @@ connection itself.
 """
 
 import warnings
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, Engine
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from bemi.context import current_context, wire
-from bemi.context.sender import EMIT
+from bemi.context.sender import EMIT, Options, Sender
 from bemi.errors import BemiError
 
 if TYPE_CHECKING:
@@ -43,20 +43,14 @@ _FAILED: Final = "25P02"
 
 def install(
     engine: Engine | AsyncEngine,
-    *,
-    functions: Collection[str] = (),
-    check_at_commit: bool = False,
-    sql: bool = False,
-    redact: bool = True,
+    **options: Unpack[Options],
 ) -> None:
     """Makes the connections of an engine send the context of their transactions.
 
     Those that its pool has open already are replaced when they are next taken. Engines that were
-    made of this one with other execution options share its pool, and so this. `functions`: names
-    of functions whose calls count as writes. `check_at_commit`: also what nobody saw write, asked
-    at COMMIT. `sql`: each statement that writes has its text in its changes' context, as `SQL`,
-    never with parameters. `redact=False` keeps members that look like secrets. Raises BemiError
-    for drivers other than psycopg, psycopg2 and asyncpg.
+    made of this one with other execution options share its pool, and so this. `options`: see
+    `bemi.context.sender.Options`. Raises BemiError for drivers other than psycopg, psycopg2 and
+    asyncpg.
     """
     if isinstance(engine, AsyncEngine):
         engine = engine.sync_engine
@@ -67,12 +61,7 @@ def install(
             fix="use postgresql+psycopg, postgresql+psycopg2 or postgresql+asyncpg",
         )
     integration = import_module(f"bemi.integrations.{name}")
-    options: dict[str, Any] = {
-        "functions": functions,
-        "check_at_commit": check_at_commit,
-        "sql": sql,
-        "redact": redact,
-    }
+    Sender(**options)  # a misspelt one is told here, and not when a connection is made
 
     @event.listens_for(engine, "connect")
     def connect(_: object, record: "ConnectionPoolEntry") -> None:
@@ -85,7 +74,7 @@ def install(
             # What such a connection has prepared would run unseen.
             raise DisconnectionError("it was opened before bemi was installed")
 
-    if name == "psycopg2" and check_at_commit:
+    if name == "psycopg2" and options.get("check_at_commit"):
         _ask_at_commit(engine, integration)
 
 
