@@ -8,8 +8,10 @@ from typing import Protocol
 import hypothesis
 import pytest
 
+import bemi
 from bemi.embedded import Server
 from tests.support import databases
+from tests.support.wal import Log
 
 # A machine busy with other tests is no reason to fail. In CI the examples are always the same.
 hypothesis.settings.register_profile("bemi", deadline=None, derandomize="CI" in os.environ)
@@ -82,3 +84,13 @@ def source_url(make_database: MakeDatabase) -> str:
 @pytest.fixture
 def destination_url(make_database: MakeDatabase) -> str:
     return make_database(databases.unused_name("destination"))
+
+
+@pytest.fixture
+def log(source_url: str) -> Iterator[Log]:
+    """A database with the table `todo`, and what is in its log; without a context at first."""
+    bemi.clear_context()
+    made = Log(source_url)
+    yield made
+    made.close()
+    bemi.clear_context()

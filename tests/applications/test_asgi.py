@@ -4,7 +4,7 @@ PostgreSQL through a pool of psycopg."""
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import fastapi
@@ -31,8 +31,8 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 import bemi
 from bemi.integrations.asgi import ContextMiddleware
 from bemi.integrations.psycopg import AsyncConnection, Connection
-from tests.conformance.wal import Log
 from tests.support.attributions import attributions
+from tests.support.wal import Log
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 INSERT = "insert into todo (task) values (%s)"
@@ -167,13 +167,6 @@ FRAMEWORKS = pytest.mark.parametrize(
     [(with_fastapi, "{task}"), (with_starlette, "{task}"), (with_litestar, "{task}")],
     ids=["fastapi", "starlette", "litestar"],
 )
-
-
-@pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
-    made = Log(source_url)
-    yield made
-    made.close()
 
 
 @contextlib.asynccontextmanager

@@ -11,29 +11,12 @@ import pytest
 
 import bemi
 from bemi.integrations import celery as integration
-from tests.conformance.wal import Log
 from tests.support.attributions import attributions
 from tests.support.queues import celery_tasks as tasks
-from tests.support.redis_server import redis_server
+from tests.support.wal import Log
 
 ROOT = Path(__file__).parents[2]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
-@pytest.fixture
-def log(source_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    bemi.clear_context()
-    monkeypatch.setenv("DATABASE_URL", source_url)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
 
 
 @pytest.fixture(params=["solo", "prefork", "threads"])

@@ -12,20 +12,13 @@ import rq
 
 import bemi
 from bemi.integrations.rq import Job
-from tests.conformance.wal import Log
 from tests.support.attributions import attributions
 from tests.support.queues import rq_jobs as jobs
-from tests.support.redis_server import redis_server
+from tests.support.wal import Log
 
 ROOT = Path(__file__).parents[2]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
 
 
 @pytest.fixture
@@ -33,16 +26,6 @@ def connection(broker: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(broker) as made:
         made.flushdb()
         yield made
-
-
-@pytest.fixture
-def log(source_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    bemi.clear_context()
-    monkeypatch.setenv("DATABASE_URL", source_url)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
 
 
 def work(broker: str) -> None:

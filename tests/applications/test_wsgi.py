@@ -13,18 +13,11 @@ from psycopg_pool import ConnectionPool
 import bemi
 from bemi.integrations.psycopg import Connection
 from bemi.integrations.wsgi import ContextMiddleware
-from tests.conformance.wal import Log
 from tests.support.attributions import attributions
+from tests.support.wal import Log
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 INSERT = "insert into todo (task) values (%s)"
-
-
-@pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
-    made = Log(source_url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

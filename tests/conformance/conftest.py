@@ -1,14 +1,11 @@
 """Each rule with each library, and the table of what came out."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-import bemi
 from tests.conformance.clients import CLIENTS
 from tests.conformance.clients.client import Client
-from tests.conformance.wal import Log
 
 _MARKS = {"passed": "yes", "failed": "NO", "skipped": "-"}
 
@@ -19,15 +16,6 @@ def client(request: pytest.FixtureRequest, record_property: Any) -> Client:
     record_property("client", chosen.name)
     record_property("rule", request.function.__doc__.strip().splitlines()[0])
     return chosen
-
-
-@pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
-    bemi.clear_context()
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
 
 
 class _Table:

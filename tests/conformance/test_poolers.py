@@ -9,8 +9,8 @@ import pytest
 
 import bemi
 from tests.conformance.clients.client import Client, Opens
-from tests.conformance.wal import Log
 from tests.support.pgbouncer import pooled
+from tests.support.wal import Log
 
 # 10,000 take some ten seconds with each library and mode.
 WRITES = 10_000 if os.environ.get("BEMI_TEST_FULL") else 500

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import bemi
 from tests.conformance.clients.client import Client, Session
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 INSERT = "insert into todo (task) values ({})"
 ANN = {"user_id": "ann"}

@@ -9,10 +9,10 @@ import pytest
 import bemi
 from bemi.embedded import Server
 from tests.conformance.clients.client import Client, Session
-from tests.conformance.wal import TODO
 from tests.integration.facts.servers import standby_of
 from tests.support.plain_server import plain_servers
 from tests.support.waiting import until
+from tests.support.wal import TODO
 
 INSERT = "insert into todo (task) values ({}) returning task"
 

@@ -4,7 +4,7 @@ what becomes of a statement whose transaction is ours."""
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -12,19 +12,16 @@ import pytest
 
 import bemi
 from bemi.integrations.asyncpg import Connection, connection_class, install
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 ANN = {"user_id": "ann"}
 INSERT = "insert into todo (task) values ('a')"
 
 
 @pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
+def log(log: Log) -> Log:
     bemi.set_context(ANN)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
+    return log
 
 
 def use(log: Log, act: Callable[[Any], Awaitable[None]], kind: Any = Connection) -> None:

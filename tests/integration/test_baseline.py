@@ -41,6 +41,7 @@ from tests.support.baselines import (
     take,
 )
 from tests.support.late_commits import LATE_COMMITS, LateCommit
+from tests.support.tracked import Tracked
 from tests.support.tracking import track
 from tests.support.waiting import until
 
@@ -426,26 +427,38 @@ def test_rows_that_move_between_the_chunks_are_whole(tracked: Track) -> None:
     assert row == (20,), "the stream did not have them"
 
 
-def test_a_change_behind_a_chunk_that_is_stored_before_it(
-    tracked: Track, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It lacks the long value, which the chunk then tells of the time before."""
-    t = tracked(*PEOPLE)
+def change_behind(
+    t: Tracked, monkeypatch: pytest.MonkeyPatch, *statements: str, key: str
+) -> list[int]:
+    """Lets the statements run behind the place of a chunk, and be stored before it, up to `key`.
+
+    The chunk's place will be in the list.
+    """
     touched = Ledger.touched
     told: list[int] = []
 
     def slowly(self: Ledger, interval: Any, moment: Any, keys: Any) -> Any:
         if not told:
             told.append(moment.position)
-            t.source.execute("update people set name = 'newer' where id = 7")
+            for statement in statements:
+                t.source.execute(statement.encode())
             until(
-                lambda: t.query("select 1 from bemi.row_changes where primary_key = '7'"),
+                lambda: t.query("select 1 from bemi.row_changes where primary_key = %s", [key]),
                 60,
-                "the change is stored",
+                "the changes are stored",
             )
         return touched(self, interval, moment, keys)
 
     monkeypatch.setattr(Ledger, "touched", slowly)
+    return told
+
+
+def test_a_change_behind_a_chunk_that_is_stored_before_it(
+    tracked: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lacks the long value, which the chunk then tells of the time before."""
+    t = tracked(*PEOPLE)
+    told = change_behind(t, monkeypatch, "update people set name = 'newer' where id = 7", key="7")
     (result,) = take(t.settings)
     assert result.incomplete == 0
     newer, snapshot = sorted(
@@ -482,23 +495,14 @@ def test_rows_that_move_behind_a_chunk_that_is_stored_later(
 ) -> None:
     """The long value is that of the row under the key that it had when the chunk was read."""
     t = tracked(*PEOPLE)
-    touched = Ledger.touched
-    told: list[int] = []
-
-    def slowly(self: Ledger, interval: Any, moment: Any, keys: Any) -> Any:
-        if not told:
-            told.append(moment.position)
-            t.source.execute("update people set name = 'newer' where id = 7")
-            t.source.execute("update people set id = 700 where id = 7")
-            t.source.execute("update people set id = 7000 where id = 700")
-            until(
-                lambda: t.query("select 1 from bemi.row_changes where primary_key = '7000'"),
-                60,
-                "the changes are stored",
-            )
-        return touched(self, interval, moment, keys)
-
-    monkeypatch.setattr(Ledger, "touched", slowly)
+    change_behind(
+        t,
+        monkeypatch,
+        "update people set name = 'newer' where id = 7",
+        "update people set id = 700 where id = 7",
+        "update people set id = 7000 where id = 700",
+        key="7000",
+    )
     monkeypatch.setattr(Ledger, "lacking", lambda *_: [])  # it is not read again
     take(t.settings)
     t.source.execute("update people set name = 'newest' where id = 7000")

@@ -23,8 +23,8 @@ import bemi
 from bemi import config
 from bemi.capture import worker
 from bemi.capture.setup import init
-from tests.conformance.wal import Log
 from tests.conftest import MakeDatabase
+from tests.support.wal import Log
 
 ENGINE = "django.db.backends.postgresql"
 
@@ -145,14 +145,10 @@ def use(alias: str, url: str, **options: Any) -> None:
 
 
 @pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
-    bemi.clear_context()
-    made = Log(source_url)
-    use("default", source_url)
-    yield made
+def log(log: Log) -> Iterator[Log]:
+    use("default", log.url)
+    yield log
     connections.close_all()
-    made.close()
-    bemi.clear_context()
 
 
 def test_each_way_of_the_orm(log: Log) -> None:

@@ -9,7 +9,7 @@ from playhouse.pool import PooledPostgresqlDatabase
 
 import bemi
 from bemi.integrations.peewee import install
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 ANN = {"user_id": "ann"}
 
@@ -21,12 +21,9 @@ class Todo(peewee.Model):
 
 
 @pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
+def log(log: Log) -> Log:
     bemi.set_context(ANN)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
+    return log
 
 
 @pytest.fixture(params=[False, True], ids=["psycopg2", "psycopg"])

@@ -1,7 +1,7 @@
 """Tables of Piccolo, by its own ways of writing them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -13,18 +13,15 @@ from piccolo.table import create_table_class
 import bemi
 from bemi.errors import BemiError
 from bemi.integrations.piccolo import install
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 ANN = {"user_id": "ann"}
 
 
 @pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
+def log(log: Log) -> Log:
     bemi.set_context(ANN)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
+    return log
 
 
 @pytest.fixture

@@ -10,19 +10,16 @@ from psycopg import sql
 
 import bemi
 from bemi.integrations.psycopg import AsyncConnection, Connection, install
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 ANN = {"user_id": "ann"}
 INSERT = "insert into todo (task) values ('a')"
 
 
 @pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
+def log(log: Log) -> Log:
     bemi.set_context(ANN)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
+    return log
 
 
 @pytest.fixture

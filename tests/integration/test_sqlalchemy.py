@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 import bemi
 from bemi.integrations.sqlalchemy import install
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 ANN = {"user_id": "ann"}
 DRIVERS = ("psycopg", "psycopg2")
@@ -45,12 +45,9 @@ def address(url: str, driver: str) -> str:
 
 
 @pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
+def log(log: Log) -> Log:
     bemi.set_context(ANN)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
+    return log
 
 
 @pytest.fixture(params=DRIVERS)

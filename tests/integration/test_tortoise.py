@@ -1,7 +1,7 @@
 """Models of Tortoise ORM, by its own ways of saving them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,18 +14,15 @@ import bemi
 from bemi.errors import BemiError
 from bemi.integrations.tortoise import tracked
 from tests.conformance.clients.tortoise import Todo
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 ANN = {"user_id": "ann"}
 
 
 @pytest.fixture
-def log(source_url: str) -> Iterator[Log]:
+def log(log: Log) -> Log:
     bemi.set_context(ANN)
-    made = Log(source_url)
-    yield made
-    made.close()
-    bemi.clear_context()
+    return log
 
 
 def use(log: Log, act: Callable[[], Awaitable[None]], **options: Any) -> None:

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from tests.conformance.wal import Log
+from tests.support.wal import Log
 
 
 def attributions(log: Log) -> list[tuple[dict[str, Any], str]]:

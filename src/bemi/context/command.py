@@ -1,8 +1,6 @@
 """The context of a script: which one, where, and run by whom."""
 
-import getpass
 import os
-import socket
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,6 +18,8 @@ def command_context(
         with bemi.command_context():
             ...
     """
+    import socket  # not for who only imports bemi
+
     values = {"job": job or _script(), "host": socket.gethostname(), "user": _user()}
     return context({**values, **more})
 
@@ -31,6 +31,8 @@ def _script() -> str:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no such user, as in some containers

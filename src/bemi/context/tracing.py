@@ -5,8 +5,8 @@ input: nothing here trusts it, it is parsed strictly or not at all.
 """
 
 import json
+import os
 import re
-import secrets
 import sys
 import uuid
 from typing import Any, Final
@@ -132,7 +132,7 @@ def _traceparent(trace_id: object) -> str | None:
     if isinstance(trace_id, TraceId):
         return trace_id.traceparent
     # A trace that is known by its id only: who calls is given a name, and recorded nothing.
-    made = read_traceparent(f"00-{trace_id}-{secrets.token_hex(8)}-00")
+    made = read_traceparent(f"00-{trace_id}-{os.urandom(8).hex()}-00")
     return made and made.traceparent
 
 

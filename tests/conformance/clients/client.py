@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -76,6 +76,16 @@ class Loop:
 
     def __call__(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(coroutine, context=contextvars.copy_context())
+
+    @contextlib.contextmanager
+    def entered(self, block: contextlib.AbstractAsyncContextManager[object]) -> Iterator[None]:
+        self(block.__aenter__())
+        try:
+            yield
+        except BaseException as error:
+            self(block.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self(block.__aexit__(None, None, None))
 
     def close(self) -> None:
         self._runner.close()

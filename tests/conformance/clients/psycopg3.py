@@ -84,17 +84,8 @@ class _Async:
     def rollback(self) -> None:
         self.loop(self.conn.rollback())
 
-    @contextlib.contextmanager
-    def block(self) -> Iterator[None]:
-        block = self.conn.transaction()
-        self.loop(block.__aenter__())
-        try:
-            yield
-        except BaseException as error:
-            self.loop(block.__aexit__(type(error), error, error.__traceback__))
-            raise
-        else:
-            self.loop(block.__aexit__(None, None, None))
+    def block(self) -> contextlib.AbstractContextManager[None]:
+        return self.loop.entered(self.conn.transaction())
 
 
 @contextlib.contextmanager
