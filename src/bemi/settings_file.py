@@ -64,7 +64,7 @@ def read(path: Path | None, environ: Mapping[str, str], keys: Sequence[str]) -> 
             return SettingsFile(file, {}, {})
         raise ConfigError(
             f"there is no file {file}, which is named as the file of settings",
-            fix=f"correct its path or unset {FILE_VARIABLE}",
+            fix="correct its path" + ("" if path else f" or unset {FILE_VARIABLE}"),
         ) from error
     except OSError as error:
         raise ConfigError(

@@ -136,6 +136,13 @@ def test_a_table_that_the_history_does_not_know_is_pointed_out(todo: Todo) -> No
         assert out == "no changes match\nthe history has no change of a table tood\n"
 
 
+def test_a_history_without_changes_says_what_is_missing(todo: Todo) -> None:
+    todo.destination.execute("delete from bemi.row_changes")
+    code, out, _ = todo.bemi("changes", "--table", "todo")
+    assert code == 0
+    assert out.startswith("the history has no changes yet; `bemi run` captures them")
+
+
 def test_a_glob_that_matches_no_table_is_pointed_out(todo: Todo) -> None:
     code, _, err = todo.bemi("init", "--table", "tood", "--table", "todo", "--schema", "shop")
     assert code == 0

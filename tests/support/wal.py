@@ -1,6 +1,8 @@
 """What a transaction left in the write-ahead log, seen by a plugin that is not ours."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -58,6 +60,25 @@ class Log:
     def tasks(self) -> list[str]:
         rows = self.conn.execute("select task from todo order by id").fetchall()
         return [row[0] for row in rows]
+
+    @contextlib.contextmanager
+    def not_allowed(self) -> Iterator[str]:
+        """The address for a role that may write, and not send."""
+        self.conn.execute(
+            "do $$ begin execute 'revoke execute on function ' || "
+            "(select oid::regprocedure from pg_proc where proname = 'pg_logical_emit_message' "
+            "and proargtypes[2] = 'text'::regtype) || ' from public'; end $$"
+        )
+        self.conn.execute("grant all on all tables in schema public to public")
+        self.conn.execute("grant all on all sequences in schema public to public")
+        role = f"plain_{self.conn.info.dbname}"
+        self.conn.execute(f"create role {role} login password 'plain'".encode())
+        try:
+            yield self.url.replace(f"postgres:{self.conn.info.password}", f"{role}:plain")
+        finally:
+            with contextlib.suppress(Exception):
+                self.conn.execute(f"drop owned by {role}".encode())
+            self.conn.execute(f"drop role {role}".encode())
 
     def close(self) -> None:
         self.conn.close()

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -199,3 +200,14 @@ def test_who_rolls_back_is_not_asked_what_was_written() -> None:
     with bemi.context(user_id=1):
         assert at.run("select 1", "rollback") == [None, None]
         assert at.run("select 1", "commit") == [None, {"user_id": 1}]
+
+
+@pytest.mark.parametrize("functions", ["add_one", ["add_one()"], [1], [""]])
+def test_functions_that_are_no_names_are_refused(functions: Any) -> None:
+    with pytest.raises(TypeError, match="functions= takes names"):
+        Sender(functions=functions)
+
+
+def test_an_option_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError, match="no option functons; there are functions, check_at"):
+        Sender(functons=["add_one"])

@@ -207,7 +207,8 @@ def begin_coverage(
         connect(settings.source_url, what="source") as source,
         connect(settings.destination_url, what="destination") as destination,
     ):
-        held = checkpoints.read(destination, settings.schema, settings.source)
+        with explained("destination"):
+            held = checkpoints.read(destination, settings.schema, settings.source)
         if held is None:
             return ()
         kept = coverage.keep(

@@ -53,6 +53,12 @@ def command(
         if json:
             output.print_json(rows)
             return 0
+        if not rows and not reader.has_changes(conn, history.schema):
+            print(
+                "the history has no changes yet; `bemi run` captures them, and `bemi status` tells"
+                " whether it runs"
+            )
+            return 0
         if not rows:
             print("no changes match")
             if wanted.table:

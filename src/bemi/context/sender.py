@@ -26,19 +26,13 @@ CHECK: Final[LiteralString] = (
 """Asked once per connection: a statement that fails would end the application's transaction."""
 
 
-EMIT: Final[LiteralString] = (
-    "select case when not pg_catalog.pg_is_in_recovery() "
-    "then pg_catalog.pg_logical_emit_message(true, %s::text, %s::text) end"
+_SEND: Final = (
+    "select pg_catalog.pg_logical_emit_message(true, '_bemi', cast({} as pg_catalog.text))"
 )
-"""What `bemi.emit` sends, with prefix and content: nothing on a standby, which takes no messages,
-since a failing statement would end the application's transaction. Cast, because the function
-exists for text and for bytea."""
-
-_SEND: Final = "select pg_catalog.pg_logical_emit_message(true, '_bemi', {}::text)"
 # An answer that says whether anything was written costs a round trip of its own; this does not.
 _SEND_IF_WRITTEN: Final = (
     "select case when pg_catalog.pg_current_xact_id_if_assigned() is not null "
-    "then pg_catalog.pg_logical_emit_message(true, '_bemi', {}::text) end"
+    "then pg_catalog.pg_logical_emit_message(true, '_bemi', cast({} as pg_catalog.text)) end"
 )
 
 
@@ -89,9 +83,14 @@ class Sender:
         check_at_commit: bool = False,
         sql: bool = False,
         redact: bool = True,
+        **unknown: object,
     ) -> None:
+        """Raises TypeError for an option that there is not, and for what names no functions."""
+        if unknown:
+            there = ", ".join(Options.__annotations__)
+            raise TypeError(f"bemi has no option {min(unknown)}; there are {there}")
         self._check_at_commit = check_at_commit
-        self._functions = frozenset(name.lower().rpartition(".")[2] for name in functions)
+        self._functions = frozenset(map(_name_of, _names(functions)))
         self._sql = sql
         self._redact = redact
         self._sent: str | None = None
@@ -149,6 +148,11 @@ class Sender:
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
         return wire.encode({**mapping, "SQL": text}, redact=self._redact)
+
+    @staticmethod
+    def now() -> Due:
+        """What `bemi.emit` sends: the present context, an empty one, too, so that another ends."""
+        return Due(wire.encode(current.peek()))
 
     def checked(self, answer: Sequence[Any] | None) -> bool:
         """Take the row that `CHECK` gave; whether to send. A standby is asked again later."""
@@ -210,6 +214,19 @@ class Sender:
                 del self._savepoints[at:]
                 return sent
         return None
+
+
+def _names(functions: Collection[str]) -> Collection[str]:
+    if isinstance(functions, str) or not all(isinstance(name, str) for name in functions):
+        raise TypeError(f'functions= takes names, as in functions=["add_one"], not {functions!r}')
+    return functions
+
+
+def _name_of(function: str) -> str:
+    name = function.lower().rpartition(".")[2].strip('"')
+    if not name or set(name) & set("() "):
+        raise TypeError(f"functions= takes names without parentheses, not {function!r}")
+    return name
 
 
 _warned: Final[set[str]] = set()

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from bemi.context import context as in_context
 from bemi.context.tracing import TRACEPARENT
-from bemi.integrations.request import TRUSTED, Trust, checked, key_of, quietly, values_of
+from bemi.integrations.request import TRUSTED, Trust, check_options, key_of, quietly, values_of
 
 Scope: TypeAlias = MutableMapping[str, Any]
 # Frameworks type these each in a way of its own.
@@ -37,9 +37,10 @@ class ContextMiddleware:
         *,
         trust: Trust = TRUSTED,
     ) -> None:
+        check_options(context, trust)
         self.app = app
         self._context = context
-        self._trust = checked(trust)
+        self._trust = trust
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in _REQUESTS:

@@ -15,18 +15,11 @@ import asyncpg
 from asyncpg.cursor import CursorFactory, CursorIterator
 from asyncpg.prepared_stmt import PreparedStatement
 
-from bemi.context import current_context, wire
 from bemi.context.sender import CHECK, Due, Options, Sender
 
 # What is sent together with BEGIN can have no parameters, and parameters would go through the
 # codecs and the statement cache of the application. Digits can't be anything but data.
 _DIGITS: Final = "pg_catalog.convert_from(pg_catalog.decode('{}', 'hex'), 'UTF8')"
-
-# A standby takes no messages, and a failing statement would end the application's transaction.
-_EMIT: Final = (
-    "select case when not pg_catalog.pg_is_in_recovery() "
-    f"then pg_catalog.pg_logical_emit_message(true, '{wire.PREFIX}', {_DIGITS}) end"
-)
 
 _Call = Callable[[], Awaitable[Any]]
 
@@ -45,9 +38,12 @@ async def emit(connection: Any) -> None:
             stacklevel=2,
         )
         return
-    content = wire.encode(current_context())
+    state = getattr(_plain(connection), "bemi_state", None)
+    # Of a connection that was not installed, nothing can be kept: it is asked each time.
+    sender = Sender() if state is None else state.sender
     with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
-        await connection.execute(_EMIT.format(content.encode().hex()))
+        if await _may_send(connection, sender):
+            await connection.execute(_statement(Sender.now()))
 
 
 # --- by itself -------------------------------------------------------------------------------
@@ -62,8 +58,12 @@ def install(
     Statements that it has prepared before go on without. `options`: see
     `bemi.context.sender.Options`.
     """
-    if isinstance(connection, asyncpg.pool.PoolConnectionProxy):
-        connection = connection._con  # noqa: SLF001 - no other way leads to it
+    connection = _plain(connection)
+    if not isinstance(connection, asyncpg.Connection):
+        raise TypeError(
+            f"{type(connection).__qualname__} is no connection of asyncpg; for a pool:"
+            " create_pool(…, connection_class=Connection)"
+        )
     base: Any = type(connection)
     bases = (base,) if issubclass(base, _Tracking) else (_Tracking, base)
 
@@ -242,7 +242,7 @@ async def _run(con: Any, query: str, call: _Call) -> Any:
     else:
         # Of a transaction that has failed the statement speaks itself, unless it is a COMMIT.
         with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
-            if sender.allowed or await _asked(con):
+            if await _may_send(con, sender):
                 await asyncpg.Connection.execute(con, _statement(due))
                 sender.sent(due)
         result = await call()
@@ -250,16 +250,24 @@ async def _run(con: Any, query: str, call: _Call) -> Any:
     return result
 
 
-async def _asked(con: Any) -> bool:
-    """Whether it may send: once per connection."""
-    answer = await asyncpg.Connection.fetchrow(con, CHECK, record_class=asyncpg.Record)
-    sender: Sender = con.bemi_state.sender
-    return sender.checked(answer)
+async def _may_send(con: Any, sender: Sender) -> bool:
+    """Whether the role may; asked once for each connection."""
+    if sender.allowed is not None:
+        return sender.allowed
+    fetchrow = asyncpg.Connection.fetchrow
+    return sender.checked(await fetchrow(_plain(con), CHECK, record_class=asyncpg.Record))
+
+
+def _plain(connection: Any) -> Any:
+    """The connection itself, which a pool gives a proxy of."""
+    if isinstance(connection, asyncpg.pool.PoolConnectionProxy):
+        return connection._con  # noqa: SLF001 - no other way leads to it
+    return connection
 
 
 async def _run_alone(con: Any, due: Due, call: _Call) -> Any:
     """Outside of a transaction: in one of its own."""
-    if not con.bemi_state.sender.allowed and not await _asked(con):
+    if not await _may_send(con, con.bemi_state.sender):
         return await call()
     try:
         return await _in_transaction(con, due, call)

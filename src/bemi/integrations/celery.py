@@ -21,6 +21,9 @@ def install(app: Celery) -> None:
     """
     app = getattr(app, "_get_current_object", lambda: app)()  # of `current_app`
 
+    if not isinstance(app, Celery):
+        raise TypeError(f"{type(app).__qualname__} is no application of Celery")
+
     def begin(task: Any, **_: Any) -> None:
         if task.app is app:
             _begin(task)

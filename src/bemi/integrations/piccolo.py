@@ -19,6 +19,8 @@ def install(
     To be called before its pool is started, as in `piccolo_conf.py`. `options`: see
     `bemi.context.sender.Options`. Raises BemiError when the pool is there already.
     """
+    if not isinstance(engine, PostgresEngine):
+        raise TypeError(f"{type(engine).__qualname__} is no engine of Piccolo on PostgreSQL")
     if engine.pool is not None:
         raise BemiError(
             "the pool of this engine has connections already, which would send no context",

@@ -16,8 +16,7 @@ from typing import Any, Final, Unpack
 from psycopg2 import extensions
 from psycopg2.sql import Composable
 
-from bemi.context import current_context, wire
-from bemi.context.sender import CHECK, COMMIT, EMIT, Due, Options, Sender
+from bemi.context.sender import CHECK, COMMIT, Due, Options, Sender
 from bemi.context.statements import Statement
 
 # Where values begin in a text that psycopg2 has put them into: a literal, a number, a word.
@@ -41,7 +40,9 @@ def emit(connection: extensions.connection) -> None:
             stacklevel=3,
         )
     elif status != extensions.TRANSACTION_STATUS_INERROR:
-        _execute(connection, EMIT, (wire.PREFIX, wire.encode(current_context())))
+        sender = _sender_of(connection)
+        if _may_send(connection, sender):
+            _send(connection, Sender.now())
 
 
 def install(
@@ -54,6 +55,8 @@ def install(
     `check_at_commit` sees the method `commit()` of a `Connection` only. Raises TypeError for an
     asynchronous connection.
     """
+    if not isinstance(connection, extensions.connection):
+        raise TypeError(f"{type(connection).__qualname__} is no connection of psycopg2")
     _refuse_asynchronous(connection)
     sender = Sender(**options)
     if isinstance(connection, Connection):
@@ -68,7 +71,7 @@ def committing(connection: Any) -> contextlib.AbstractContextManager[None]:
     """Goes around `commit()` of a connection that `install` was given, whose method nobody sees."""
     if isinstance(connection, Connection):
         return contextlib.nullcontext()
-    return _sent(connection, connection.cursor_factory.bemi_sender, COMMIT)
+    return _sent(connection, _sender_of(connection), COMMIT)
 
 
 class Connection(extensions.connection):  # type: ignore[misc]
@@ -189,15 +192,15 @@ def _sent(
             autocommit=connection.autocommit,
             text="" if isinstance(query, Statement) else _without_values(query, parameters),
         )
-    if due is not None and not sender.allowed:
-        due = due if sender.checked(_execute(connection, CHECK)) else None
+    if due is not None and not _may_send(connection, sender):
+        due = None
     if due is None:
         yield
     elif due.wrap:
         with _wrapped(connection, due):
             yield
     else:
-        _execute(connection, due.statement("%s"), (due.content,))
+        _send(connection, due)
         yield
     if due is not None:
         sender.sent(due)
@@ -231,6 +234,24 @@ def _without_values(query: str | bytes, parameters: Any) -> str | bytes:
             return query[: found.start()] + "…".encode()
         at = found.end()
     return query
+
+
+def _sender_of(connection: Any) -> Sender:
+    """That of a connection; where nothing can be kept of it, one that has to ask each time."""
+    holder = connection if isinstance(connection, Connection) else connection.cursor_factory
+    sender: Sender = getattr(holder, "bemi_sender", None) or Sender()
+    return sender
+
+
+def _may_send(connection: extensions.connection, sender: Sender) -> bool:
+    """Whether the role may; asked once for each connection."""
+    if sender.allowed is not None:
+        return sender.allowed
+    return sender.checked(_execute(connection, CHECK))
+
+
+def _send(connection: extensions.connection, due: Due) -> None:
+    _execute(connection, due.statement("%s"), (due.content,))
 
 
 def _execute(

@@ -4,6 +4,7 @@ Knows neither ASGI nor WSGI: they say how to look up a header, and who, where an
 where that is known later than the request begins.
 """
 
+import inspect
 import uuid
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -23,11 +24,14 @@ _OWN: Final = ("endpoint", "method")
 _KEYS: Final = ("id", "pk", "user_id", "sub", "uid", "identity", "username")
 
 
-def checked(trust: Trust) -> Trust:
-    """Raises TypeError for one text, each of whose parts would count as a name."""
-    if isinstance(trust, str):
+def check_options(context: object, trust: Trust) -> None:
+    """Raises TypeError for what would fail, or do something else, with each request."""
+    if context is not None and not callable(context):
+        raise TypeError(f"context= takes a function, not {context!r}")
+    if inspect.iscoroutinefunction(context):
+        raise TypeError("context= takes a function that is not async")
+    if isinstance(trust, str):  # each of its parts would count as a name
         raise TypeError(f"trust= takes names, as in trust=({trust!r},), or True")
-    return trust
 
 
 def values_of(

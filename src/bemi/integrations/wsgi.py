@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from bemi.context import context as in_context
 from bemi.context import current
 from bemi.context.lazy import Lazy
-from bemi.integrations.request import TRUSTED, Trust, checked, key_of, quietly, values_of
+from bemi.integrations.request import TRUSTED, Trust, check_options, key_of, quietly, values_of
 
 Environ: TypeAlias = dict[str, Any]
 App: TypeAlias = Callable[[Any, Any], Iterable[bytes]]
@@ -36,9 +36,10 @@ class ContextMiddleware:
         *,
         trust: Trust = TRUSTED,
     ) -> None:
+        check_options(context, trust)
         self.app = app
         self._context = context
-        self._trust = checked(trust)
+        self._trust = trust
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = _path(environ)

@@ -120,6 +120,14 @@ def changes(conn: psycopg.Connection[Any], schema: str, filters: Filters) -> Ite
         yield from cursor
 
 
+def has_changes(conn: psycopg.Connection[Any], schema: str) -> bool:
+    row = conn.execute(
+        sql.SQL("select exists (select from {})").format(sql.Identifier(schema, "row_changes"))
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
 def tables_called(conn: psycopg.Connection[Any], schema: str, name: str) -> list[str]:
     """The schemas in which the history has changes of a table of that name."""
     # One step per schema through the index on the table's name, however many changes there are.

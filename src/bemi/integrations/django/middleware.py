@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import LazyObject, empty
 from django.utils.module_loading import import_string
 
@@ -28,10 +30,12 @@ class ContextMiddleware:
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self._get_response = get_response
-        path = getattr(settings, "BEMI_CONTEXT", None)
-        self._custom: Callable[[Any], dict[str, Any] | None] | None = (
-            import_string(path) if path else None
-        )
+        if not apps.is_installed("bemi.integrations.django"):
+            raise ImproperlyConfigured(
+                'the middleware needs "bemi.integrations.django" in INSTALLED_APPS, which sends'
+                " the context"
+            )
+        self._custom = _custom()
         self._trust = options.load().trust
         self._asynchronous = iscoroutinefunction(get_response)
         if self._asynchronous:
@@ -56,6 +60,17 @@ class ContextMiddleware:
             user=lambda: _user_id(request),
             customised=partial(self._custom, request) if self._custom else None,
         )
+
+
+def _custom() -> Callable[[Any], dict[str, Any] | None] | None:
+    path = getattr(settings, "BEMI_CONTEXT", None)
+    if not path:
+        return None
+    try:
+        function: Callable[[Any], dict[str, Any] | None] = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"the setting BEMI_CONTEXT: {error}") from error
+    return function
 
 
 def _endpoint(request: Any) -> str:

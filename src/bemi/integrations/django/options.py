@@ -1,12 +1,13 @@
 """The setting BEMI: what is sent, and where the history is read."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from bemi.integrations.request import TRUSTED, Trust, checked
+from bemi.context import sender
+from bemi.context.sender import Sender
+from bemi.integrations.request import TRUSTED, Trust, check_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ class Options:
     history: str | None = None
     schema: str = "bemi"
 
-    def sending(self) -> dict[str, Any]:
-        """The arguments of a `Sender`."""
+    def sending(self) -> sender.Options:
+        """What a `Sender` takes."""
         return {
             "functions": self.functions,
             "check_at_commit": self.check_at_commit,
@@ -41,10 +42,18 @@ def load() -> Options:
     given = getattr(settings, "BEMI", {})
     unknown = set(given) - {each.name for each in fields(Options)}
     if unknown:
-        raise ImproperlyConfigured(f"the setting BEMI has no key {min(unknown)!r}")
+        there = ", ".join(each.name for each in fields(Options))
+        raise ImproperlyConfigured(
+            f"the setting BEMI has no key {min(unknown)!r}; there are {there}"
+        )
     found = Options(**given)
+    if found.history is not None and found.history not in settings.DATABASES:
+        raise ImproperlyConfigured(
+            f"the setting BEMI: DATABASES has no {found.history!r}, where the history is to be"
+        )
     try:
-        checked(found.trust)
+        check_options(None, found.trust)
+        Sender(**found.sending())
     except TypeError as error:
         raise ImproperlyConfigured(f"the setting BEMI: {error}") from error
     return found

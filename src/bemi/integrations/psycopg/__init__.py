@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import psycopg
 
-from bemi.context import current_context, wire
-from bemi.context.sender import EMIT, Options, Sender
-from bemi.integrations.psycopg.around import IDLE, INERROR
+from bemi.context.sender import Options, Sender
+from bemi.integrations.psycopg.around import (
+    IDLE,
+    INERROR,
+    async_may_send,
+    async_send,
+    may_send,
+    send,
+)
 from bemi.integrations.psycopg.classes import tracking
 
 
@@ -31,14 +37,14 @@ def emit(
     """
     if isinstance(connection, psycopg.AsyncConnection):
         return _emit_async(connection)
-    if _takes_message(connection):
-        connection.execute(EMIT, _parameters(), prepare=False)
+    if _takes_message(connection) and may_send(connection, _sender_of(connection)):
+        send(connection, Sender.now())
     return None
 
 
 async def _emit_async(connection: "psycopg.AsyncConnection[Any]") -> None:
-    if _takes_message(connection):
-        await connection.execute(EMIT, _parameters(), prepare=False)
+    if _takes_message(connection) and await async_may_send(connection, _sender_of(connection)):
+        await async_send(connection, Sender.now())
 
 
 def _takes_message(
@@ -56,8 +62,11 @@ def _takes_message(
     return status != INERROR
 
 
-def _parameters() -> tuple[str, str]:
-    return wire.PREFIX, wire.encode(current_context())
+def _sender_of(connection: Any) -> Sender:
+    """That of the connection, which knows whether it may send; one that does nothing else, where
+    there is none yet."""
+    sender: Sender = vars(connection).setdefault("bemi_sender", Sender())
+    return sender
 
 
 # --- by itself -------------------------------------------------------------------------------

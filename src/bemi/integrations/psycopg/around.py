@@ -25,21 +25,31 @@ def sent(conn: Any, query: "Query | Statement", *, alone: bool = False) -> Itera
     be sent in a pipeline."""
     statement, due = _due(conn, query)
     sender: Sender = conn.bemi_sender
-    if due is not None and not sender.allowed:
-        cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-        due = due if sender.checked(cursor.execute(CHECK, prepare=False).fetchone()) else None
+    if due is not None and not may_send(conn, sender):
+        due = None
     with contextlib.ExitStack() as stack:
         if due is not None:
             if not alone and _pipelines(conn, statement):
                 stack.enter_context(_pipeline(conn, due))
             elif due.wrap:
                 stack.enter_context(psycopg.Connection.transaction(conn))
-            send = due.statement("%s").encode()
-            psycopg.Cursor(conn).execute(send, (due.content,), prepare=False)
+            send(conn, due)
         yield
     if due is not None:
         sender.sent(due)
     sender.ran(statement)
+
+
+def may_send(conn: Any, sender: Sender) -> bool:
+    """Whether the role may; asked once for each connection."""
+    if sender.allowed is not None:
+        return sender.allowed
+    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    return sender.checked(cursor.execute(CHECK, prepare=False).fetchone())
+
+
+def send(conn: Any, due: Due) -> None:
+    psycopg.Cursor(conn).execute(due.statement("%s").encode(), (due.content,), prepare=False)
 
 
 @contextlib.contextmanager
@@ -89,22 +99,32 @@ async def async_sent(
     """The same of asynchronous connections."""
     statement, due = _due(conn, query)
     sender: Sender = conn.bemi_sender
-    if due is not None and not sender.allowed:
-        cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
-        answer = await (await cursor.execute(CHECK, prepare=False)).fetchone()
-        due = due if sender.checked(answer) else None
+    if due is not None and not await async_may_send(conn, sender):
+        due = None
     async with contextlib.AsyncExitStack() as stack:
         if due is not None:
             if not alone and _pipelines(conn, statement):
                 await stack.enter_async_context(_async_pipeline(conn, due))
             elif due.wrap:
                 await stack.enter_async_context(psycopg.AsyncConnection.transaction(conn))
-            send = due.statement("%s").encode()
-            await psycopg.AsyncCursor(conn).execute(send, (due.content,), prepare=False)
+            await async_send(conn, due)
         yield
     if due is not None:
         sender.sent(due)
     sender.ran(statement)
+
+
+async def async_may_send(conn: Any, sender: Sender) -> bool:
+    """The same of asynchronous connections."""
+    if sender.allowed is not None:
+        return sender.allowed
+    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
+    return sender.checked(await (await cursor.execute(CHECK, prepare=False)).fetchone())
+
+
+async def async_send(conn: Any, due: Due) -> None:
+    statement = due.statement("%s").encode()
+    await psycopg.AsyncCursor(conn).execute(statement, (due.content,), prepare=False)
 
 
 def _due(conn: Any, query: "Query | Statement") -> tuple[Statement, Due | None]:

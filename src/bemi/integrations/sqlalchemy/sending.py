@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from bemi.context import current_context, wire
-from bemi.context.sender import EMIT, Options, Sender
+from bemi.context.sender import CHECK, Options, Sender
 from bemi.errors import BemiError
 
 if TYPE_CHECKING:
+    # Not otherwise: it needs greenlet, which synchronous engines do without.
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
     from sqlalchemy.pool import ConnectionPoolEntry
 
 _INTEGRATIONS: Final = {
@@ -35,14 +35,15 @@ _INTEGRATIONS: Final = {
 _INSTALLED: Final = "bemi"
 """What a connection's `info` has when it sends contexts."""
 
-_EMIT: Final = text(EMIT.replace("%s::text", "cast(:{} as text)").format("prefix", "content"))
+_SENDER: Final = "bemi_sender"
+"""What it has when `emit` has asked whether the role may send."""
 
 _FAILED: Final = "25P02"
 """The transaction has failed: nothing but its end can follow."""
 
 
 def install(
-    engine: Engine | AsyncEngine,
+    engine: "Engine | AsyncEngine",
     **options: Unpack[Options],
 ) -> None:
     """Makes the connections of an engine send the context of their transactions.
@@ -52,14 +53,10 @@ def install(
     `bemi.context.sender.Options`. Raises BemiError for drivers other than psycopg, psycopg2 and
     asyncpg.
     """
-    if isinstance(engine, AsyncEngine):
-        engine = engine.sync_engine
-    name = _INTEGRATIONS.get(engine.dialect.driver)
-    if engine.dialect.name != "postgresql" or name is None:
-        raise BemiError(
-            f"contexts can't be sent through {engine.dialect.name}+{engine.dialect.driver}",
-            fix="use postgresql+psycopg, postgresql+psycopg2 or postgresql+asyncpg",
-        )
+    engine = getattr(engine, "sync_engine", engine)
+    if not isinstance(engine, Engine):
+        raise TypeError(f"{type(engine).__qualname__} is no engine of SQLAlchemy")
+    name = _integration_of(engine)
     integration = import_module(f"bemi.integrations.{name}")
     Sender(**options)  # a misspelt one is told here, and not when a connection is made
 
@@ -76,6 +73,17 @@ def install(
 
     if name == "psycopg2" and options.get("check_at_commit"):
         _ask_at_commit(engine, integration)
+
+
+def _integration_of(engine: Engine) -> str:
+    """The name of the driver's own. Raises BemiError where there is none."""
+    name = _INTEGRATIONS.get(engine.dialect.driver)
+    if engine.dialect.name != "postgresql" or name is None:
+        raise BemiError(
+            f"contexts can't be sent through {engine.dialect.name}+{engine.dialect.driver}",
+            fix="use postgresql+psycopg, postgresql+psycopg2 or postgresql+asyncpg",
+        )
+    return name
 
 
 def _ask_at_commit(engine: Engine, integration: Any) -> None:
@@ -102,8 +110,10 @@ def emit(
     To be awaited for an asynchronous connection or session. Sends nothing into a transaction that
     has failed, and warns in autocommit, where no write could follow in the same one.
     """
-    if isinstance(connection, AsyncConnection | AsyncSession):
+    if hasattr(connection, "run_sync"):
         return connection.run_sync(_emit)
+    if not isinstance(connection, Connection | Session):
+        raise TypeError(f"{type(connection).__qualname__} is no connection or session")
     _emit(connection)
     return None
 
@@ -111,6 +121,7 @@ def emit(
 def _emit(connection: "Connection | Session") -> None:
     if isinstance(connection, Session):
         connection = connection.connection()
+    _integration_of(connection.engine)
     raw: Any = connection.connection.dbapi_connection
     if raw.autocommit:
         warnings.warn(
@@ -121,9 +132,13 @@ def _emit(connection: "Connection | Session") -> None:
         )
         return
     try:
-        connection.execute(
-            _EMIT, {"prefix": wire.PREFIX, "content": wire.encode(current_context())}
-        )
+        sender = connection.info.setdefault(_SENDER, Sender())
+        if sender.allowed is None:
+            answer = connection.execute(text(CHECK)).first()
+            sender.checked(None if answer is None else tuple(answer))
+        if sender.allowed:
+            due = Sender.now()
+            connection.execute(text(due.statement(":content")), {"content": due.content})
     except DBAPIError as error:
         state = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None)
         if state != _FAILED:
