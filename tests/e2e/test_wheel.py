@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def install(wheel: Path, extras: str, folder: Path) -> Path:
+def install(wheel: Path, extras: str, folder: Path, *more: str) -> Path:
     """Install into a new environment below `folder`; the environment's programs."""
     assert run(sys.executable, "-m", "venv", "env", cwd=folder).returncode == 0
     programs = folder / "env" / "bin"
@@ -50,10 +50,10 @@ def install(wheel: Path, extras: str, folder: Path) -> Path:
         "--python",
         programs / "python",
     ]
-    if run(*uv, f"{wheel}{extras}", cwd=folder).returncode:
+    if run(*uv, f"{wheel}{extras}", *more, cwd=folder).returncode:
         # As `make setup` does where uv is missing or can't reach the packages.
         pip: list[str | Path] = [programs / "python", "-m", "pip", "install", "--quiet"]
-        installed = run(*pip, f"{wheel}{extras}", cwd=folder)
+        installed = run(*pip, f"{wheel}{extras}", *more, cwd=folder)
         assert installed.returncode == 0, installed.stderr
     return programs
 
@@ -74,3 +74,30 @@ def test_with_its_extras_the_demo_works(wheel: Path, tmp_path: Path) -> None:
     told = run(programs / "bemi", "demo", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "6 changes" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("extra", "more"),
+    [
+        ("asyncpg", ()),
+        ("celery", ()),
+        ("django", ()),
+        ("peewee", ()),
+        ("piccolo", ()),
+        ("psycopg", ("psycopg[binary]",)),
+        ("rq", ()),
+        ("sqlalchemy", ()),
+        ("sqlmodel", ()),
+        ("tortoise", ()),
+    ],
+)
+def test_each_extra_is_what_its_integration_needs(
+    wheel: Path, tmp_path: Path, extra: str, more: tuple[str, ...]
+) -> None:
+    programs = install(wheel, f"[{extra}]", tmp_path, *more)
+    module = "sqlalchemy" if extra == "sqlmodel" else extra
+    imported = f"import bemi.integrations.{module}"
+    if extra == "django":
+        imported += ".apps, bemi.integrations.django.middleware, bemi.integrations.django.options"
+    told = run(programs / "python", "-c", imported, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr

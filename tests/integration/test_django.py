@@ -68,12 +68,14 @@ if not settings.configured:
 
 from django.contrib import admin
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, NotSupportedError, connection, connections, models, transaction
 from django.test import AsyncClient, Client, override_settings
 
 from bemi.integrations.django.admin import HistoryAdmin
+from bemi.integrations.django.middleware import ContextMiddleware
 from bemi.integrations.django.models import Change, HistoryMixin, bemi_changes
 
 ANN = {"user_id": "ann"}
@@ -335,14 +337,28 @@ def test_commands_name_themselves(log: Log) -> None:
     assert log.seen() == [[{"job": __name__.rpartition(".")[2]}, "insert"]]
 
 
-def test_a_misspelt_option_is_told() -> None:
-    from django.core.exceptions import ImproperlyConfigured
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"BEMI": {"chek_at_commit": True}}, "no key 'chek_at_commit'; there are functions"),
+        ({"BEMI": {"history": "nowhere"}}, "DATABASES has no 'nowhere'"),
+        ({"BEMI": {"functions": "add_one"}}, "functions= takes names"),
+        ({"BEMI": {"trust": "tenant"}}, "trust= takes names"),
+        ({"BEMI_CONTEXT": "nowhere.at_all"}, "BEMI_CONTEXT: No module named 'nowhere'"),
+    ],
+)
+def test_a_wrong_setting_is_told_at_the_start(setting: dict[str, Any], told: str) -> None:
+    with override_settings(**setting), pytest.raises(ImproperlyConfigured, match=told):
+        ContextMiddleware(lambda request: None)
 
-    from bemi.integrations.django import options
 
-    with override_settings(BEMI={"chek_at_commit": True}):
-        with pytest.raises(ImproperlyConfigured, match="chek_at_commit"):
-            options.load()
+def test_the_middleware_alone_is_refused() -> None:
+    others = [app for app in settings.INSTALLED_APPS if not app.startswith("bemi")]
+    with (
+        override_settings(INSTALLED_APPS=others),
+        pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"),
+    ):
+        ContextMiddleware(lambda request: None)
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 import json
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
+import peewee
 import pytest
+import sqlalchemy
 
 import bemi
 from bemi.context import sender as senders
@@ -211,3 +214,34 @@ def test_functions_that_are_no_names_are_refused(functions: Any) -> None:
 def test_an_option_that_there_is_not_is_refused() -> None:
     with pytest.raises(TypeError, match="no option functons; there are functions, check_at"):
         Sender(functons=["add_one"])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("psycopg", "is no connection or cursor of psycopg"),
+        ("psycopg2", "is no connection of psycopg2"),
+        ("asyncpg", "is no connection of asyncpg"),
+        ("sqlalchemy", "is no engine of SQLAlchemy"),
+        ("peewee", "is no synchronous database of Peewee"),
+        ("piccolo", "is no engine of Piccolo"),
+        ("celery", "is no application of Celery"),
+    ],
+)
+def test_what_an_integration_is_not_for_is_refused(name: str, told: str) -> None:
+    with pytest.raises(TypeError, match=f"object {told}"):
+        import_module(f"bemi.integrations.{name}").install(object())
+
+
+@pytest.mark.parametrize("name", ["asyncpg", "sqlalchemy", "peewee"])
+def test_a_misspelt_option_is_told_before_there_is_a_connection(name: str) -> None:
+    integration = import_module(f"bemi.integrations.{name}")
+    of = {
+        "asyncpg": lambda: integration.connection_class(functons=[]),
+        "sqlalchemy": lambda: integration.install(
+            sqlalchemy.create_engine("postgresql+psycopg://"), functons=[]
+        ),
+        "peewee": lambda: integration.install(peewee.PostgresqlDatabase("shop"), functons=[]),
+    }
+    with pytest.raises(TypeError, match="no option functons"):
+        of[name]()

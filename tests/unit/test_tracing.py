@@ -226,3 +226,23 @@ def _identified(key: str) -> _User:
 )
 def test_what_identifies_a_user(user: object, key: object) -> None:
     assert key_of(user) == key
+
+
+async def _asynchronous(scope: object) -> dict[str, object]:
+    return {}
+
+
+@pytest.mark.parametrize("middleware", [asgi.ContextMiddleware, wsgi.ContextMiddleware])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"context": {"tenant": 7}}, "context= takes a function, not"),
+        ({"context": _asynchronous}, "that is not async"),
+        ({"trust": "tenant"}, "trust= takes names"),
+    ],
+)
+def test_wrong_options_of_a_middleware_are_told_at_once(
+    middleware: Any, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(TypeError, match=told):
+        middleware(None, **options)
