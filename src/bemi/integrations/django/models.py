@@ -1,6 +1,5 @@
 """The history as a model that is only read: the view `bemi.changes`."""
 
-import json
 from typing import Any, TypeVar
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -8,6 +7,7 @@ from django.db import NotSupportedError, models
 from django.db.models.fields.json import KeyTransform
 
 from bemi.integrations.django import options
+from bemi.integrations.reading import difference, key_text, stored_key
 
 _Self = TypeVar("_Self", bound="ChangeQuerySet")
 
@@ -68,7 +68,8 @@ class ChangeQuerySet(models.QuerySet):
         found = self.filter(schema=schema or named, table=table)
         if key is None:
             return found
-        text = _key_as_text(key)
+        parts = key if isinstance(key, tuple) else (key,)
+        text = stored_key([key_text(part) for part in parts])
         return found.filter(models.Q(primary_key=text) | models.Q(previous_key=text))
 
 
@@ -121,12 +122,8 @@ class Change(models.Model):
         return f"{self.table} {self.primary_key}: {self.get_operation_display()}"
 
     def diff(self) -> dict[str, tuple[Any, Any]]:
-        """Each column whose value is another one, with the value before and the one afterwards."""
-        return {
-            name: (self.before.get(name), self.after.get(name))
-            for name in {**self.before, **self.after}
-            if self.before.get(name) != self.after.get(name)
-        }
+        """The columns whose values differ, each with the value before and the one after."""
+        return difference(self.before, self.after)
 
     def save(self, *_: Any, **__: Any) -> None:
         raise NotSupportedError("the history is only read")
@@ -156,13 +153,6 @@ def _table_of(model: type[models.Model]) -> tuple[str, str]:
     name = model._meta.db_table  # noqa: SLF001 - documented by Django
     schema, dot, table = name.partition('"."')
     return (schema.strip('"'), table.strip('"')) if dot else ("public", name.strip('"'))
-
-
-def _key_as_text(key: object) -> str:
-    if isinstance(key, tuple):
-        texts = [str(part) for part in key]
-        return json.dumps(texts, separators=(",", ":"), ensure_ascii=False)
-    return str(key)
 
 
 def _differ(column: str) -> models.Func:

@@ -9,7 +9,6 @@ of SQLAlchemy's `schema_translate_map={"bemi": "audit"}`.
 import datetime as dt
 import decimal
 import enum
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping
@@ -44,6 +43,7 @@ from sqlalchemy.types import TypeEngine
 
 from bemi.context import wire
 from bemi.errors import BemiError
+from bemi.integrations.reading import difference, key_text, stored_key
 
 Image: TypeAlias = dict[str, Any]
 Ordering: TypeAlias = tuple[ColumnElement[Any], ...]
@@ -193,17 +193,8 @@ class Change(_Base):
         return tuple(column.desc() for column in _by_time())
 
     def diff(self) -> dict[str, tuple[Any, Any]]:
-        """The columns whose values differ, each with the value before and the one after.
-
-        Of a row that was created or deleted, and of an update whose old row is not known (it has
-        the flag `before_unknown`), that is all of its columns, with None on the other side.
-        """
-        before, after = self.before, self.after
-        return {
-            name: (before.get(name), after.get(name))
-            for name in {**before, **after}
-            if name not in before or name not in after or before[name] != after[name]
-        }
+        """The columns whose values differ, each with the value before and the one after."""
+        return difference(self.before, self.after)
 
     def __repr__(self) -> str:
         return f"<Change {self.operation} {self.schema}.{self.table} {self.primary_key}>"
@@ -230,7 +221,7 @@ def changes_of(instance: object) -> Select[Change]:
             fix="flush the session first",
         )
     table: Any = mapper.local_table
-    key = _stored_key(
+    key = stored_key(
         [
             _key_text(value, column.type)
             for column, value in zip(mapper.primary_key, state.identity, strict=True)
@@ -247,49 +238,17 @@ def changes_of(instance: object) -> Select[Change]:
     )
 
 
-def _stored_key(texts: list[str]) -> str:
-    """One value's text, or a JSON array of several; a digest of what no index would take."""
-    key = texts[0]
-    if len(texts) > 1:
-        key = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
-    encoded = key.encode()
-    return key if len(encoded) <= 2000 else "sha256:" + hashlib.sha256(encoded).hexdigest()
-
-
 def _key_text(value: Any, column_type: TypeEngine[Any]) -> str:
     """As PostgreSQL writes it, which is how the history has it."""
     process = column_type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
     if process is not None:  # types of the application's own, and enums
         value = process(value)
     match value:
-        case bool():
-            return "t" if value else "f"
         case enum.Enum():
             return str(value.value)
         case decimal.Decimal() if isinstance(column_type, Numeric) and column_type.scale:
             return f"{value:.{column_type.scale}f}"
-        case str() | int() | uuid.UUID():
-            return str(value)
-        case decimal.Decimal():
-            return f"{value:f}"
-        case bytes():
-            return "\\x" + value.hex()
-        case dt.datetime():
-            return _moment(value)
-        case dt.date():
-            return value.isoformat()
-    raise BemiError(
-        f"the text of a key of the type {type(value).__qualname__} is not known",
-        fix="select(Change).where(Change.table == …, Change.primary_key == 'its text')",
-    )
-
-
-def _moment(value: dt.datetime) -> str:
-    zone = ""
-    if value.tzinfo is not None:
-        value, zone = value.astimezone(dt.UTC).replace(tzinfo=None), "+00"
-    text = value.isoformat(sep=" ")
-    return (text.rstrip("0") if value.microsecond else text) + zone
+    return key_text(value)
 
 
 @event.listens_for(Change, "before_insert")
