@@ -1,4 +1,4 @@
-"""What the classes of changes have alike; that keys are the history's: `test_sqlalchemy_changes`."""
+"""What classes of changes have alike. Against a history: `test_sqlalchemy_changes`."""
 
 import datetime as dt
 import uuid
@@ -10,7 +10,7 @@ from bemi.capture.keys import MAX_KEY
 from bemi.errors import BemiError
 from bemi.integrations.reading import difference, key_text, stored_key
 
-_MOMENT = dt.datetime(2026, 5, 3, 14, 2, 7, 120000)
+_MOMENT = dt.datetime.fromisoformat("2026-05-03T14:02:07.12")  # of no zone
 _ID = uuid.UUID("0af76519-16cd-43dd-8448-eb211c80319c")
 
 
