@@ -55,13 +55,15 @@ def test_sigkill_at_random_moments_loses_and_repeats_nothing(
             # However slow the machine is: what a worker has to do between two kills is bounded.
             load.allow(number * ROWS_PER_KILL - ROWS_PER_KILL // 2)
             worker.start()
-            if chance.random() < 0.85:
-                worker.ready()
-                load.allow(number * ROWS_PER_KILL)
-                moment = chance.uniform(0.0, 0.5)
-            else:
-                moment = chance.uniform(0.0, 0.5)
             # The moment of the kill is the one thing here that a clock decides.
+            moment = chance.uniform(0.0, 0.5)
+            how = chance.random()
+            if how < 0.85:
+                worker.ready()
+            if how < 0.4:  # or it would mostly have caught up, where the machine is quick
+                fall_behind(worker, load, number)
+                moment /= 10
+            load.allow(number * ROWS_PER_KILL)
             threading.Event().wait(moment)
             kills.append(stop_and_look(worker, settings))
             worker.kill()
@@ -87,6 +89,15 @@ def test_sigkill_at_random_moments_loses_and_repeats_nothing(
     assert monitor.ahead == 0
     assert monitor.samples > len(kills)
     assert sum(map(bool, in_flight)) >= len(kills) // 3
+
+
+def fall_behind(worker: Worker, load: workload.Workload, number: int) -> None:
+    """Let it wake to what three clients did in the meantime."""
+    worker.signal(signal.SIGSTOP)
+    load.allow(number * ROWS_PER_KILL)
+    enough = number * ROWS_PER_KILL - ROWS_PER_KILL // 4
+    until(lambda: load.rows >= enough or load.stopped.is_set(), 60, "the load went on")
+    worker.signal(signal.SIGCONT)
 
 
 def stop_and_look(worker: Worker, settings: Settings) -> Kill:
