@@ -1,6 +1,7 @@
 """A PostgreSQL per test process, and fresh databases per test that leave nothing behind."""
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -94,3 +95,12 @@ def log(source_url: str) -> Iterator[Log]:
     yield made
     made.close()
     bemi.clear_context()
+
+
+@pytest.fixture
+def seed() -> int:
+    """What the randomness of a test starts from; printed, and set by BEMI_TEST_SEED."""
+    given = os.environ.get("BEMI_TEST_SEED")
+    seed = int(given) if given else random.randrange(10**6)
+    print(f"BEMI_TEST_SEED={seed}")
+    return seed

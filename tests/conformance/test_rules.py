@@ -3,20 +3,27 @@
 The first line of a test's docstring is the rule, as the table at the end has it.
 """
 
+import contextlib
 import json
+import os
+import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bemi
+from bemi.context import notice
 from tests.conformance.clients.client import Client, Session
 from tests.support.wal import Log
 
 INSERT = "insert into todo (task) values ({})"
 ANN = {"user_id": "ann"}
+RUNS = 50 if os.environ.get("BEMI_TEST_FULL") else 10
 
 
 def test_one_message_before_the_first_write(client: Client, log: Log) -> None:
@@ -333,15 +340,132 @@ def test_a_role_that_may_not_send(
     client: Client, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """a role that may not send is told of once, and writes on"""
-    from bemi.context import sender
-
-    monkeypatch.setattr(sender, "_warned", set())
+    monkeypatch.setattr(notice, "_told", set())
     with log.not_allowed() as url:
         with pytest.warns(RuntimeWarning, match="grant execute on function") as caught:
             _write_twice(client, url)
         assert len(caught) == 1
         assert {write for each in log.seen() for write in each} == {"insert"}
         assert len(log.tasks()) == 4
+
+
+def test_a_role_that_is_set_later(
+    client: Client, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a role that SET ROLE brings is asked for anew"""
+    monkeypatch.setattr(notice, "_told", set())
+    with log.not_allowed() as url, client.open(log.url) as session, bemi.context(ANN):
+        session.run(INSERT, ["a"])
+        session.commit()
+        session.run(f"set role {psycopg.conninfo.conninfo_to_dict(url)['user']}")
+        with pytest.warns(RuntimeWarning, match="grant execute on function"):
+            session.run(INSERT, ["b"])
+        session.commit()
+        session.run("reset role")
+        session.run(INSERT, ["c"])
+        session.commit()
+    assert log.seen() == [[ANN, "insert"], ["insert"], [ANN, "insert"]]
+
+
+def test_after_a_failure_in_another_context(client: Client, log: Log) -> None:
+    """again after a failure, whether the server has seen it or not"""
+    with client.open(log.url) as session, bemi.context(ANN):
+        session.run(INSERT, ["a"])
+        with bemi.context(job="mail"):
+            with pytest.raises(Exception):  # noqa: B017, PT011 - each library has its own
+                session.run(INSERT, [object()])
+            session.run("savepoint a")
+            with pytest.raises(Exception, match="division by zero"):
+                session.run("insert into todo (n) values (1 / 0)")
+            session.run("rollback to a")
+        session.run(INSERT, ["b"])
+        session.commit()
+    assert log.attributed() == [(ANN, "a"), (ANN, "b")]
+
+
+@pytest.mark.parametrize("autocommit", [False, True], ids=["", "autocommit"])
+def test_in_any_order(client: Client, log: Log, seed: int, autocommit: bool) -> None:
+    """whatever is done in whatever order, all is as without, and each row has its context"""
+    wrong: list[object] = []
+    for number in range(RUNS):
+        results, rows = [], []
+        for opens in (client.open_plain, client.open):
+            with opens(log.url, autocommit=autocommit) as session:
+                results.append(_play(session, random.Random(seed + number), autocommit))
+            rows.append(log.tasks())
+            attributed = log.attributed()
+            log.conn.execute("truncate todo")
+            log.seen()
+        (plain, tracked), (plain_rows, tracked_rows) = results, rows
+        if tracked != plain or tracked_rows != plain_rows:
+            wrong.append((seed + number, plain, tracked, plain_rows, tracked_rows))
+        for context, task in attributed:
+            if (context or {}).get("user_id", "nobody") != task.partition(" ")[0]:
+                wrong.append((seed + number, context, task, tracked))
+    assert not wrong, wrong[0]
+
+
+def _play(session: Session, chance: random.Random, autocommit: bool) -> list[object]:
+    """What came of 20 steps, of which the tasks that are written tell whose they are."""
+    told: list[object] = []
+    with bemi.context():
+        for step in range(20):
+            task = f"{bemi.current_context().get('user_id', 'nobody')} {step}"
+            doing = chance.choice(STEPS)
+            name = chance.choice("ab")
+            try:
+                told.append((doing, _step(session, doing, task, name, autocommit)))
+            except Exception as error:  # noqa: BLE001 - what it is is what is compared
+                said = re.sub(r" at 0x\w+", "", str(error)).splitlines()[:1]
+                told.append((doing, type(error), said))
+        with contextlib.suppress(Exception):  # of libraries where none is open
+            session.rollback()
+    return told
+
+
+STEPS = (
+    *["insert"] * 4, "cte", "fail", "client", "read", "savepoint", "rollback to", "release",
+    "commit", "rollback", "user", "user", "nobody", "block", "lost block", "nested",
+)  # fmt: skip
+
+
+def _step(session: Session, doing: str, task: str, name: str, autocommit: bool) -> object:
+    match doing:
+        case "insert":
+            return session.run(INSERT, [task])
+        case "cte":
+            cte = "with x as (insert into todo (task) values ({}) returning n) select n from x"
+            return session.run(cte, [task])
+        case "fail":
+            return session.run("insert into todo (n) values (1 / 0)")
+        case "client":
+            return session.run(INSERT, [object])
+        case "read":
+            return session.run("select 1 from todo limit 1")
+        case "savepoint" | "rollback to" | "release":
+            return session.run(f"{doing} {name}")
+        case "commit" if not autocommit:
+            session.commit()
+        case "rollback" if not autocommit:
+            session.rollback()
+        case "user":
+            bemi.set_context(user_id=name)
+        case "nobody":
+            bemi.clear_context()
+        case "block":
+            with session.block():
+                return session.run(INSERT, [task])
+        case "lost block":
+            with session.block():
+                session.run(INSERT, [task])
+                raise ZeroDivisionError
+        case "nested":
+            with session.block():
+                with contextlib.suppress(ZeroDivisionError), session.block():
+                    session.run(INSERT, [task])
+                    raise ZeroDivisionError
+                return session.run(INSERT, [task])
+    return None
 
 
 def _write_and_fail(session: Session) -> None:

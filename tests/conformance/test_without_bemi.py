@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 import bemi
+from bemi.context import notice
 from bemi.embedded import Server
 from tests.conformance.clients.client import Client, Session
 from tests.integration.facts.servers import standby_of
@@ -36,11 +37,20 @@ def standby(primary: Server, postgres_bin: Path | None) -> Iterator[Server]:
         yield server
 
 
-def test_no_logical_decoding(client: Client, primary: Server) -> None:
-    """without logical decoding, writing is as ever"""
+def test_no_logical_decoding(
+    client: Client, primary: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """without logical decoding it is said once, and writing is as ever"""
+    monkeypatch.setattr(notice, "_told", set())
+    with pytest.warns(RuntimeWarning, match="wal_level is not logical") as caught:
+        _write_in_both_ways(client, primary.url("postgres"))
+    assert len(caught) == 1
+
+
+def _write_in_both_ways(client: Client, url: str) -> None:
     for autocommit in (True, False):
         with (
-            client.open(primary.url("postgres"), autocommit=autocommit) as session,
+            client.open(url, autocommit=autocommit) as session,
             bemi.context(user_id="ann"),
         ):
             assert session.run(INSERT, ["a"]) == [("a",)]

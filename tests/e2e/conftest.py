@@ -1,7 +1,5 @@
 """Databases for whole runs of Bemi, on a server that also tells when each transaction committed."""
 
-import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +23,3 @@ def server(postgres_bin: Path | None) -> Iterator[Server]:
     """One PostgreSQL for these tests of this process."""
     with Server(settings=SETTINGS, bin=postgres_bin) as running:
         yield running
-
-
-@pytest.fixture
-def seed() -> int:
-    """What the randomness of a test starts from; printed, and set by BEMI_TEST_SEED."""
-    given = os.environ.get("BEMI_TEST_SEED")
-    seed = int(given) if given else random.randrange(10**6)
-    print(f"BEMI_TEST_SEED={seed}")
-    return seed

@@ -132,13 +132,6 @@ def _spelled(image: Any) -> Any:
     return {**image, "loose": json.loads(image["loose"])}
 
 
-@pytest.fixture
-def seed() -> int:
-    found = int(os.environ.get("BEMI_TEST_SEED", random.randrange(1_000_000)))
-    print(f"BEMI_TEST_SEED={found}")
-    return found
-
-
 def test_before_and_after_are_equal_row_by_row(make_database: MakeDatabase, seed: int) -> None:
     chance = random.Random(seed)
     source_url, destination_url = make_database(), make_database()

@@ -351,7 +351,7 @@ def test_a_standby_gets_no_context(log: Log, monkeypatch: pytest.MonkeyPatch) ->
     from bemi.context.sender import Sender
 
     checked = Sender.checked
-    answers = [(True, True, ""), (True, True, ""), (False, True, "")]
+    answers = [(True, True, "", True), (True, True, "", True), (False, True, "", True)]
 
     def of_a_standby(self: Sender, answer: Any) -> bool:
         assert answer[0] is False

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 
 import bemi
-from bemi.context import sender
+from bemi.context import notice
 from bemi.embedded import Server
 from tests.support.wal import Log
 
@@ -175,7 +175,7 @@ def test_each_kind_of_connection(log: Log, write: Callable[[str], None]) -> None
 def test_a_role_that_may_not_send_is_told_of_and_writes_on(
     log: Log, write: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "_warned", set())
+    monkeypatch.setattr(notice, "_told", set())
     with (
         log.not_allowed() as url,
         bemi.context(user_id=42),

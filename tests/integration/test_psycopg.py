@@ -1,7 +1,9 @@
 """What psycopg 3 has and other libraries have not: its cursors, pipelines, two-phase commits."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -140,7 +142,7 @@ def test_a_standby_gets_no_context(
     from bemi.context.sender import Sender
 
     checked = Sender.checked
-    answers = [(True, True, ""), (False, True, "")]
+    answers = [(True, True, "", True), (False, True, "", True)]
 
     def of_a_standby(self: Sender, answer: Any) -> bool:
         assert answer[0] is False
@@ -172,3 +174,82 @@ def test_tasks_that_share_nothing_but_their_code(log: Log) -> None:
     assert len(seen) == 40
     users = [each[0]["user_id"] for each in seen]
     assert sorted(users) == sorted([*range(8)] * 5)
+
+
+def _write_as(user: str, run: Callable[[str, int], object]) -> None:
+    """40 writes of one user, of which each fourth fails."""
+    for number in range(40):
+        with bemi.context(user_id=user), contextlib.suppress(psycopg.errors.DivisionByZero):
+            run(f"{user} {number}", number % 4)
+
+
+INSERT_OR_FAIL = "insert into todo (task, n) values (%s, 10 / %s)"
+
+
+def test_threads_that_share_a_connection(log: Log, conn: psycopg.Connection[Any]) -> None:
+    """Between a message and its write nobody comes in, nor does a failure take others along."""
+
+    def run(task: str, n: int) -> None:
+        conn.execute(INSERT_OR_FAIL, [task, n])
+
+    with ThreadPoolExecutor(3) as pool:
+        [*pool.map(lambda user: _write_as(user, run), "abc")]
+    written = log.attributed()
+    assert len(written) == 90
+    assert all(context["user_id"] == task[0] for context, task in written)
+
+
+def test_tasks_that_share_a_connection(log: Log) -> None:
+    async def write(conn: AsyncConnection[Any], user: str) -> None:
+        for number in range(40):
+            with bemi.context(user_id=user), contextlib.suppress(psycopg.errors.DivisionByZero):
+                await conn.execute(INSERT_OR_FAIL, [f"{user} {number}", number % 4])
+
+    async def together() -> None:
+        async with await AsyncConnection.connect(log.url, autocommit=True) as conn:
+            await asyncio.gather(*(write(conn, user) for user in "abc"))
+
+    asyncio.run(together())
+    written = log.attributed()
+    assert len(written) == 90
+    assert all(context["user_id"] == task[0] for context, task in written)
+
+
+def test_a_stream_that_nobody_reads_to_its_end_is_written(
+    log: Log, conn: psycopg.Connection[Any]
+) -> None:
+    rows = "insert into todo (n) select i from generate_series(1, 2) i returning n"
+    for _ in conn.cursor().stream(rows):
+        break
+    assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+    async def read() -> None:
+        async with await AsyncConnection.connect(log.url, autocommit=True) as conn:
+            cursor: Any = conn.cursor()
+            async with contextlib.aclosing(cursor.stream(rows)) as stream:
+                async for _ in stream:
+                    break
+            assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+    asyncio.run(read())
+    assert log.seen() == [[ANN, "insert", "insert"]] * 2
+
+
+def test_what_was_sent_by_hand_is_known(log: Log) -> None:
+    with Connection.connect(log.url) as conn:
+        conn.execute(INSERT)
+        with bemi.context(job="mail"):
+            bemi.emit(conn)
+            conn.execute(INSERT)
+        conn.execute(INSERT)
+    mail = {**ANN, "job": "mail"}
+    assert log.seen() == [[ANN, "insert", mail, "insert", ANN, "insert"]]
+
+
+def test_a_failure_is_told_of_by_nobody_else(
+    conn: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(20):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            conn.execute(INSERT_OR_FAIL, ["a", 0])
+    assert caplog.text == ""

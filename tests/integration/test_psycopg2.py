@@ -1,7 +1,10 @@
 """What psycopg2 has and other libraries have not: its extras, cursors, pools, two-phase commits."""
 
+import contextlib
+import functools
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg2
@@ -10,6 +13,7 @@ from psycopg2 import extensions, extras, sql
 from psycopg2.pool import ThreadedConnectionPool
 
 import bemi
+from bemi.context import notice
 from bemi.integrations.psycopg2 import Connection, install
 from tests.support.wal import Log
 
@@ -165,12 +169,13 @@ def test_the_text_of_a_statement_has_no_values(log: Log, conn: Any) -> None:
     cursor = conn.cursor()
     extras.execute_values(cursor, 'insert into "todo" (n, task) values %s', [(41, "secret")])
     cursor.execute(sql.SQL("update todo set task = {}").format(sql.Literal("secret")))
-    cursor.execute("update todo set n = %s", [41])
+    secret = sql.SQL("update todo set task = {} where n = %s").format(sql.Literal("secret"))
+    cursor.execute(secret, [41])
     texts = [context["SQL"] for context, _ in log.seen()]
     assert texts == [
         'insert into "todo" (n, task) values (…',
-        "update todo set task = …",
-        "update todo set n = %s",
+        "update todo set task = %s",
+        "update todo set task = %s where n = %s",
     ]
 
 
@@ -214,3 +219,55 @@ def test_round_trips(log: Log, conn: Any, monkeypatch: pytest.MonkeyPatch) -> No
     cursor.execute(INSERT)
     conn.commit()
     assert ours == ["select"]
+
+
+def test_threads_that_share_a_connection(log: Log, conn: Any) -> None:
+    """Between a message and its write nobody comes in, nor does a failure take others along."""
+
+    def write(user: str) -> None:
+        for number in range(40):
+            with (
+                bemi.context(user_id=user),
+                contextlib.suppress(psycopg2.errors.DivisionByZero),
+                conn.cursor() as cursor,
+            ):
+                insert = "insert into todo (task, n) values (%s, 10 / %s)"
+                cursor.execute(insert, [f"{user} {number}", number % 4])
+
+    with ThreadPoolExecutor(3) as pool:
+        [*pool.map(write, "abc")]
+    written = log.attributed()
+    assert len(written) == 90
+    assert all(context["user_id"] == task[0] for context, task in written)
+
+
+def test_what_was_sent_by_hand_is_known(log: Log, conn: Any) -> None:
+    conn.autocommit = False
+    cursor = conn.cursor()
+    cursor.execute(INSERT)
+    with bemi.context(job="mail"):
+        bemi.emit(conn)
+        cursor.execute(INSERT)
+    cursor.execute(INSERT)
+    conn.commit()
+    mail = {**ANN, "job": "mail"}
+    assert log.seen() == [[ANN, "insert", mail, "insert", ANN, "insert"]]
+
+
+def test_what_psycopg2_refuses_begins_no_transaction(log: Log, conn: Any) -> None:
+    conn.autocommit = False
+    with pytest.raises(psycopg2.ProgrammingError, match="can't adapt"):
+        conn.cursor().execute("insert into todo (task) values (%s)", [object()])
+    assert conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
+
+
+def test_cursors_that_are_made_by_a_function_go_on_without(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notice, "_told", set())
+    with contextlib.closing(psycopg2.connect(log.url, connection_factory=Connection)) as conn:
+        with pytest.warns(RuntimeWarning, match="is no class of cursors"):
+            cursor = conn.cursor(cursor_factory=functools.partial(extensions.cursor))
+        cursor.execute(INSERT)
+        conn.commit()
+    assert log.seen() == [["insert"]]

@@ -1,6 +1,7 @@
 """When a context is sent: once per transaction that writes, and again when it has to be."""
 
 import json
+import threading
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -11,7 +12,8 @@ import pytest
 import sqlalchemy
 
 import bemi
-from bemi.context import sender as senders
+from bemi.context import notice
+from bemi.context.lazy import Lazy
 from bemi.context.sender import Sender
 
 
@@ -179,12 +181,14 @@ def test_a_function_that_fails_or_needs_itself_is_named_instead() -> None:
 
 
 def test_a_role_that_may_not_send_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(senders, "_warned", set())
+    monkeypatch.setattr(notice, "_told", set())
     first, second = Sender(), Session()
     with pytest.warns(RuntimeWarning, match="grant execute on function f"):
-        assert first.checked((False, False, "f")) is False
+        assert first.checked((False, False, "f", True)) is False
     second.sender.allowed = None
-    assert second.sender.checked((False, False, "f")) is False, "without a warning, an error here"
+    assert second.sender.checked((False, False, "f", True)) is False, (
+        "without a warning, an error here"
+    )
     with bemi.context(user_id=1):
         assert second.run(WRITE) == [None]
 
@@ -193,9 +197,106 @@ def test_a_standby_is_asked_again() -> None:
     at = Sender()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert at.checked((True, False, "f")) is False
+        assert at.checked((True, False, "f", False)) is False
         assert at.allowed is None
-        assert at.checked((False, True, "f")) is True
+        assert at.checked((False, True, "f", True)) is True
+
+
+def test_a_role_that_was_changed_is_asked_again() -> None:
+    at = Sender()
+    at.allowed = True
+    told: list[bool | None] = []
+    for text in ("set role ann", "commit", "commit"):  # the first takes back what was set locally
+        at.ran(at.statement(text))
+        told.append(at.allowed)
+        at.allowed = False
+    assert told == [None, None, False]
+
+
+def test_without_logical_decoding_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notice, "_told", set())
+    with pytest.warns(RuntimeWarning, match="wal_level is not logical"):
+        assert Sender().checked((False, True, "f", False)) is False
+
+
+def test_where_warnings_are_errors_it_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(notice, "_told", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Sender().checked((False, False, "f", True)) is False
+    assert "grant execute on function f" in caplog.text
+
+
+def test_after_a_failure_it_is_not_known_what_was_sent() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        assert at.run(WRITE, WRITE) == [{"user_id": 1}, None]
+        at.sender.failed(at.sender.statement(WRITE))
+        assert at.run(WRITE, WRITE) == [{"user_id": 1}, None]
+    at.sender.failed(at.sender.statement(WRITE))
+    assert at.run(WRITE) == [{}], "what may have been sent ends"
+
+
+def test_a_commit_that_fails_ends_the_transaction() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        at.run(WRITE)
+        at.sender.failed(at.sender.statement("commit"))
+        assert at.run(WRITE) == [{"user_id": 1}]
+
+
+def test_a_savepoint_that_nobody_saw_may_have_taken_it_along() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        assert at.run(WRITE, "rollback to a", WRITE) == [{"user_id": 1}, None, {"user_id": 1}]
+    at = Session()
+    with bemi.context(user_id=1):
+        at.run(WRITE, "rollback to a")
+    assert at.run(WRITE) == [{}]
+
+
+def test_begin_in_a_transaction_changes_nothing() -> None:
+    at = Session()
+    with bemi.context(user_id=1):
+        assert at.run(WRITE, "begin", WRITE) == [{"user_id": 1}, None, None]
+
+
+def test_emit_sends_what_the_sender_would() -> None:
+    with bemi.context(password="p"):
+        assert json.loads(Sender(redact=False).now().content) == {"password": "p"}
+        assert json.loads(Sender().now().content)["password"] == "***"
+
+
+def test_a_lazy_value_is_found_out_once_whoever_asks() -> None:
+    asked: list[int] = []
+    met = threading.Barrier(4)
+
+    def slow() -> int:
+        asked.append(1)
+        threading.Event().wait(0.05)
+        return 7
+
+    lazy = Lazy(slow)
+    found: list[object] = []
+
+    def ask() -> None:
+        met.wait()
+        found.append(lazy())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert (found, asked) == ([7] * 4, [1])
+
+
+def test_none_settles_nothing_where_it_is_not_known_yet() -> None:
+    answers = [None, 7, 8]
+    lazy = Lazy(lambda: answers.pop(0), settles=False)
+    assert [lazy(), lazy(), lazy()] == [None, 7, 7]
 
 
 def test_who_rolls_back_is_not_asked_what_was_written() -> None:

@@ -26,6 +26,12 @@ WRITES = [
     "call close_month()",
     "do $$ begin delete from t; end $$",
     "insert into t values ($$ ; rollback $$)",
+    "copy (delete from t returning a) to stdout",
+    "with recursive x as (select 1) search depth first by a set o insert into t select 1 from x",
+    "explain analyze execute add_one(7)",
+    "explain (analyze) create table u as select 1",
+    "import foreign schema app from server other into here",
+    "reassign owned by ann to bob",
 ]
 
 READS = [
@@ -142,3 +148,25 @@ def test_any_quoting_has_an_answer(text: str) -> None:
 def test_what_stands_in_a_text_does_not_count(text: str) -> None:
     assert not classify(f"select '{text}', 1").writes
     assert classify(f"insert into t values ('{text}')").writes
+
+
+ROLES = ["set role ann", "SET LOCAL ROLE ann", "set session authorization ann", "reset role",
+         "reset session authorization", "reset all", "discard all",
+         "select set_config('role', 'ann', true)", "select 1; set role ann"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ROLES)
+def test_what_may_change_the_role(text: str) -> None:
+    assert classify(text).roles
+
+
+@pytest.mark.parametrize("text", ["set search_path to role", "select 1", "create role ann"])
+def test_what_leaves_the_role(text: str) -> None:
+    assert not classify(text).roles
+
+
+def test_long_texts_take_no_longer_than_they_are_long() -> None:
+    """A quadratic expression would not come back from these before the tests' time limit."""
+    blanks = " " * 2_000_000
+    assert classify(f"insert into t values (1){blanks}; select 1").writes
+    assert not classify(f"select{blanks}x{blanks}1").writes

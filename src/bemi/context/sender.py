@@ -5,20 +5,24 @@ what it is told to, and says how things went. Sent once per transaction, before 
 again when the context has changed since, or was lost with a savepoint.
 """
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, TypedDict
 
 from bemi.context import current, wire
+from bemi.context.notice import warn_once
 from bemi.context.statements import Statement, classify
+
+_UNSURE: Final = ""
+"""Stands for what was sent where that is not known: whatever is current has to be sent again."""
 
 COMMIT: Final = classify("commit")
 """What a driver's own way of committing does, for `Sender.due`."""
 
 CHECK: Final[LiteralString] = (
     "select pg_catalog.pg_is_in_recovery(), pg_catalog.has_function_privilege(p.oid, 'execute'), "
-    "p.oid::pg_catalog.regprocedure::text from pg_catalog.pg_proc p "
+    "p.oid::pg_catalog.regprocedure::text, pg_catalog.current_setting('wal_level') = 'logical' "
+    "from pg_catalog.pg_proc p "
     "where p.proname = 'pg_logical_emit_message' "
     "and p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace "
     "and p.proargtypes[2] = 'pg_catalog.text'::pg_catalog.regtype"
@@ -38,13 +42,14 @@ _SEND_IF_WRITTEN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A content to be sent before a statement.
+    """A content to be sent before a statement, and the context that it is of.
 
     `wrap`: in a transaction around the two. `if_written`: only where the transaction has written
     something, which nobody saw.
     """
 
     content: str
+    mapping: Mapping[str, Any]
     wrap: bool = False
     if_written: bool = False
 
@@ -72,8 +77,8 @@ class Sender:
     """What one connection has sent in its open transaction. Takes what `Options` has."""
 
     __slots__ = (
-        "_check_at_commit", "_functions", "_mapping", "_redact", "_savepoints", "_sent", "_sql",
-        "allowed",
+        "_check_at_commit", "_functions", "_mapping", "_redact", "_role_changed", "_savepoints",
+        "_sent", "_sql", "allowed",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +101,7 @@ class Sender:
         self._sent: str | None = None
         self._mapping: Mapping[str, Any] | None = None
         self._savepoints: list[tuple[str, str | None]] = []
+        self._role_changed = False
         self.allowed: bool | None = None
         """Whether the role may send; None while that was not asked (see `CHECK`)."""
 
@@ -118,7 +124,7 @@ class Sender:
             self.ended()
         if self.allowed is False:
             return None
-        if statement == COMMIT:
+        if statement.controls and statement == COMMIT:
             return self._due_at_commit() if in_transaction else None
         if not statement.writes:
             return None
@@ -126,7 +132,7 @@ class Sender:
         if wrap and not statement.wrappable:
             return None
         mapping = current.peek()
-        if mapping is self._mapping and self._sent is not None and not self._sql:
+        if mapping is self._mapping and self._sent and not self._sql:
             return None
         if self._sent is None and not mapping and not self._sql:
             return None  # as it is without a message
@@ -134,13 +140,13 @@ class Sender:
         if content == self._sent:
             self._mapping = mapping
             return None
-        return Due(content, wrap=wrap)
+        return Due(content, mapping, wrap=wrap)
 
     def _due_at_commit(self) -> Due | None:
         mapping = current.peek()
-        if not self._check_at_commit or self._sent is not None or not mapping:
+        if not self._check_at_commit or self._sent or not mapping:
             return None
-        return Due(wire.encode(mapping, redact=self._redact), if_written=True)
+        return Due(wire.encode(mapping, redact=self._redact), mapping, if_written=True)
 
     def _encode(self, mapping: Mapping[str, Any], text: str | bytes) -> str:
         if not self._sql:
@@ -149,45 +155,66 @@ class Sender:
             text = text.decode("utf-8", "replace")
         return wire.encode({**mapping, "SQL": text}, redact=self._redact)
 
-    @staticmethod
-    def now() -> Due:
+    def now(self) -> Due:
         """What `bemi.emit` sends: the present context, an empty one, too, so that another ends."""
-        return Due(wire.encode(current.peek()))
+        mapping = current.peek()
+        return Due(wire.encode(mapping, redact=self._redact), mapping)
 
     def checked(self, answer: Sequence[Any] | None) -> bool:
         """Take the row that `CHECK` gave; whether to send. A standby is asked again later."""
-        in_recovery, may_emit, function = answer or (True, False, "")
+        in_recovery, may_emit, function, is_logical = answer or (True, False, "", True)
         if in_recovery:
             return False
-        self.allowed = bool(may_emit)
-        if not may_emit:
-            _warn_once(
+        self.allowed = bool(may_emit and is_logical)
+        if not is_logical:
+            warn_once(
+                "the server's wal_level is not logical, so no change is captured, and no context"
+                " is sent; fix: set wal_level = logical and restart the server"
+            )
+        elif not may_emit:
+            warn_once(
                 "the database role may not send contexts, so changes are captured without;"
                 f" fix: grant execute on function {function} to the role"
             )
         return self.allowed
 
     def sent(self, due: Due) -> None:
-        """It is in the open transaction. Where it was wrapped, that has ended by now."""
+        """It went into the open transaction, which a wrapped one has to itself."""
         if not due.wrap:
-            self._sent, self._mapping = due.content, current.peek()
+            self._sent, self._mapping = due.content, due.mapping
 
     def ran(self, statement: Statement) -> None:
-        """A statement succeeded: follow what it did to the transaction."""
+        """A statement succeeded: follow what it did to the transaction, and to the role."""
+        self._follow_role(statement)
         for control, name in statement.controls:
-            if control in ("begin", "end", "rollback"):
+            if control in ("end", "rollback"):
                 self.ended()
             elif control == "savepoint":
                 self.set_savepoint(name)
             elif control == "release":
                 self.released(name)
-            else:
+            elif control == "rollback to":
                 self.rolled_back_to(name)
+            # BEGIN in an open transaction changes nothing; else `due` knew that there was none.
+
+    def failed(self, statement: Statement) -> None:
+        """A statement, or what was sent before it, raised an error, on the server or before."""
+        self._follow_role(statement)
+        if any(control in ("end", "rollback") for control, _ in statement.controls):
+            self.ended()
+        elif self._sent is not None:
+            self._sent, self._mapping = _UNSURE, None
 
     def ended(self) -> None:
-        """The transaction was committed or rolled back, or another one began."""
+        """The transaction was committed or rolled back, or there is none."""
         self._sent = self._mapping = None
         self._savepoints.clear()
+        if self._role_changed:  # what was set for the transaction is as it was before
+            self.allowed, self._role_changed = None, False
+
+    def _follow_role(self, statement: Statement) -> None:
+        if statement.roles:
+            self.allowed, self._role_changed = None, True
 
     @property
     def depth(self) -> int:
@@ -201,10 +228,12 @@ class Sender:
         self._leave(name)
 
     def rolled_back_to(self, name: str) -> None:
-        """What was sent since is lost. Where a savepoint was not seen, that may be everything."""
+        """What was sent since is lost. Of a savepoint that was not seen, that is not known."""
         self._mapping = None
         self._sent = self._leave(name)
         self._savepoints.append((name, self._sent))
+        if self._role_changed:
+            self.allowed = None
 
     def _leave(self, name: str) -> str | None:
         """Forget a savepoint and those behind it; what had been sent when it was set."""
@@ -213,7 +242,7 @@ class Sender:
                 sent = self._savepoints[at][1]
                 del self._savepoints[at:]
                 return sent
-        return None
+        return _UNSURE
 
 
 def _names(functions: Collection[str]) -> Collection[str]:
@@ -227,13 +256,3 @@ def _name_of(function: str) -> str:
     if not name or set(name) & set("() "):
         raise TypeError(f"functions= takes names without parentheses, not {function!r}")
     return name
-
-
-_warned: Final[set[str]] = set()
-
-
-def _warn_once(message: str) -> None:
-    """Applications have many connections: the first one says it."""
-    if message not in _warned:
-        _warned.add(message)
-        warnings.warn(f"bemi: {message}", RuntimeWarning, stacklevel=2)

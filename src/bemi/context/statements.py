@@ -17,15 +17,19 @@ Control: TypeAlias = Literal["begin", "end", "rollback", "savepoint", "release",
 """What a statement does to the transaction; `end` is COMMIT, and PREPARE TRANSACTION."""
 
 _WRITES: Final = frozenset(("insert", "update", "delete", "merge"))
-_DDL: Final = frozenset(("create", "alter", "drop", "comment", "grant", "revoke"))
+_DDL: Final = frozenset((
+    "create", "alter", "drop", "comment", "grant", "import", "reassign", "revoke", "security",
+))  # fmt: skip
+_SETTERS: Final = frozenset(("set_config",))
 # What `create`, `alter` and `drop` may name inside of a transaction block.
 # fmt: off
 _IN_BLOCK: Final = frozenset((
     "aggregate", "cast", "collation", "column", "constraint", "conversion", "default", "domain",
     "event", "extension", "foreign", "function", "global", "group", "index", "language", "local",
-    "materialized", "operator", "or", "policy", "procedural", "procedure", "recursive", "role",
-    "routine", "rule", "schema", "sequence", "server", "statistics", "table", "temp", "temporary",
-    "text", "transform", "trigger", "trusted", "type", "unique", "unlogged", "user", "view",
+    "materialized", "operator", "or", "owned", "policy", "procedural", "procedure", "publication",
+    "recursive", "role", "routine", "rule", "schema", "sequence", "server", "statistics", "table",
+    "temp", "temporary", "text", "transform", "trigger", "trusted", "type", "unique", "unlogged",
+    "user", "view",
 ))
 # fmt: on
 
@@ -46,7 +50,9 @@ _TOKEN: Final = re.compile(
 _COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
 
 # Statements that need no second look: one alone, whose first word says everything.
-_PLAIN: Final = re.compile(r"\s*(insert|update|delete|select)\b[^;]*;?\s*\Z", re.IGNORECASE)
+_PLAIN: Final = re.compile(r"\s*(insert|update|delete|select)\b[^;]*(?:;\s*)?\Z", re.IGNORECASE)
+# What a SELECT may be that says more: into a table, or setting a role.
+_TELLING: Final = ("into", "set_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +61,15 @@ class Statement:
 
     `writes`: it may change rows, or the schema. `wrappable`: a transaction block may be opened
     and ended around it. `controls`: what it does to the transaction, in order, with the name of
-    the savepoint where there is one. `several`: it holds more than one statement.
+    the savepoint where there is one. `several`: it holds more than one statement. `roles`: it may
+    change who the session's role is.
     """
 
     writes: bool = False
     wrappable: bool = True
     several: bool = False
     controls: tuple[tuple[Control, str], ...] = ()
+    roles: bool = False
 
 
 _READ: Final = Statement()
@@ -76,7 +84,8 @@ def classify(text: str | bytes, functions: frozenset[str] = frozenset()) -> Stat
     if plain is not None:
         if plain[1].lower() != "select":
             return _WRITE
-        if not functions and "into" not in text.lower():
+        lower = text.lower()
+        if not functions and not any(word in lower for word in _TELLING):
             return _READ
     if len(text) > _LONGEST_CACHED:
         return _classify(text, functions)
@@ -93,6 +102,7 @@ def _classify(text: str, functions: frozenset[str]) -> Statement:
         wrappable=not controls and all(each.wrappable for each in found),
         several=len(found) > 1,
         controls=controls,
+        roles=any(each.roles for each in found),
     )
 
 
@@ -150,15 +160,22 @@ def _one(words: list[str], functions: frozenset[str]) -> Statement:
         return Statement(wrappable=False, controls=(control,))
     if first in _WRITES or first == "truncate":
         return _WRITE
-    if first in ("with", "explain"):
-        analyzed = first == "with" or "analyze" in words or "analyse" in words
-        if analyzed and _holds_write(words):
+    if first == "with":
+        if _holds_write(words):
+            return _WRITE
+    elif first == "explain":
+        if {"analyze", "analyse"} & {*words} and (
+            _holds_write(words) or {"execute", "create"} & {*words}
+        ):
             return _WRITE
     elif first == "copy":
-        return _WRITE if _copies_from(words) else _READ
+        return _WRITE if _copies_from(words) or _holds_write(words) else _READ
     elif first == "select":
         if "into" in words:
             return _WRITE
+        if _calls(words, _SETTERS):
+            writes = bool(functions) and _calls(words, functions)
+            return Statement(writes=writes, roles=True)
     elif first in ("do", "call"):
         # They may commit inside, which a block around them would forbid.
         return Statement(writes=True, wrappable=False)
@@ -166,11 +183,11 @@ def _one(words: list[str], functions: frozenset[str]) -> Statement:
         return _WRITE  # a prepared statement, by its name alone
     elif first in _DDL:
         kind = words[1] if len(words) > 1 else ""
-        anywhere = first in ("comment", "grant", "revoke") or kind in _IN_BLOCK
+        anywhere = first not in ("create", "alter", "drop") or kind in _IN_BLOCK
         return Statement(writes=True, wrappable=anywhere and "concurrently" not in words)
     elif first not in ("values", "table", "declare", "fetch"):
         # vacuum, set, show, listen, …: nothing that a context could belong to.
-        return Statement(wrappable=False)
+        return Statement(wrappable=False, roles=_sets_role(words))
     return _WRITE if functions and _calls(words, functions) else _READ
 
 
@@ -205,11 +222,18 @@ def _savepoint(words: Sequence[str]) -> str:
 
 
 def _holds_write(words: Sequence[str]) -> bool:
-    """Whether a part of it begins with a word that writes; `for update` does not."""
+    """Whether a part of it may write; `for update` and `for no key update` do not."""
     return any(
-        word in _WRITES and (before in ("(", ")", "analyze", "analyse", "verbose"))
+        word in _WRITES and before not in ("for", "key", ".")
         for before, word in itertools.pairwise(words)
     )
+
+
+def _sets_role(words: Sequence[str]) -> bool:
+    """SET ROLE and SET SESSION AUTHORIZATION, and what takes them back."""
+    if words[0] in ("reset", "discard"):
+        return True
+    return words[0] == "set" and bool({"role", "authorization"} & {*words[1:3]})
 
 
 def _copies_from(words: Sequence[str]) -> bool:

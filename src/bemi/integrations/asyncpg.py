@@ -8,6 +8,7 @@ a transaction around the statement, which a COMMIT ends: two round trips.
 import contextlib
 import functools
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -38,12 +39,23 @@ async def emit(connection: Any) -> None:
             stacklevel=2,
         )
         return
-    state = getattr(_plain(connection), "bemi_state", None)
-    # Of a connection that was not installed, nothing can be kept: it is asked each time.
-    sender = Sender() if state is None else state.sender
+    sender = sender_of(connection)
     with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
         if await _may_send(connection, sender):
-            await connection.execute(_statement(Sender.now()))
+            due = sender.now()
+            await asyncpg.Connection.execute(_plain(connection), _statement(due))
+            sender.sent(due)
+
+
+def sender_of(connection: Any) -> Sender:
+    """What knows whether a connection may send; of one that was not installed, no more."""
+    connection = _plain(connection)
+    state = getattr(connection, "bemi_state", None)
+    return _others.setdefault(connection, Sender()) if state is None else state.sender
+
+
+_others: Final[weakref.WeakKeyDictionary[Any, Sender]] = weakref.WeakKeyDictionary()
+"""Of connections that only `emit` has been called with."""
 
 
 # --- by itself -------------------------------------------------------------------------------
@@ -97,7 +109,7 @@ def connection_class(
 
 
 class _State:
-    """What belongs to one connection. `busy`: in a transaction around a statement."""
+    """What belongs to one connection. `busy`: between a message and its statement."""
 
     __slots__ = ("busy", "sender")
 
@@ -235,17 +247,24 @@ async def _run(con: Any, query: str, call: _Call) -> Any:
     sender: Sender = con.bemi_state.sender
     statement = sender.statement(query)
     due = sender.due(statement, in_transaction=con.is_in_transaction(), autocommit=True, text=query)
-    if due is None:
-        result = await call()
-    elif due.wrap:
-        result = await _run_alone(con, due, call)
-    else:
-        # Of a transaction that has failed the statement speaks itself, unless it is a COMMIT.
-        with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
-            if await _may_send(con, sender):
-                await asyncpg.Connection.execute(con, _statement(due))
-                sender.sent(due)
-        result = await call()
+    con.bemi_state.busy = due is not None
+    try:
+        if due is not None and due.wrap:
+            result = await _run_alone(con, due, call)
+        else:
+            if due is not None:
+                # Of a transaction that has failed the statement speaks itself, unless it is a
+                # COMMIT.
+                with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
+                    if await _may_send(con, sender):
+                        await asyncpg.Connection.execute(con, _statement(due))
+                        sender.sent(due)
+            result = await call()
+    except BaseException:
+        sender.failed(statement)
+        raise
+    finally:
+        con.bemi_state.busy = False
     sender.ran(statement)
     return result
 
@@ -282,7 +301,6 @@ async def _in_transaction(con: Any, due: Due, call: _Call) -> Any:
     rolled back by it, and what only failed here, as an answer that can't be decoded, stands."""
     execute = functools.partial(asyncpg.Connection.execute, con)
     begun = False
-    con.bemi_state.busy = True
     try:
         await execute(f"begin; {_statement(due)}")
         begun = True
@@ -299,8 +317,6 @@ async def _in_transaction(con: Any, due: Due, call: _Call) -> Any:
             with contextlib.suppress(Exception):
                 await execute("rollback")
         raise
-    finally:
-        con.bemi_state.busy = False
     return result
 
 

@@ -9,13 +9,16 @@ positions in its errors; so the message is a statement of its own, before it.
 import contextlib
 import functools
 import re
+import threading
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, Unpack
 
 from psycopg2 import extensions
-from psycopg2.sql import Composable
+from psycopg2.sql import Composable, Composed, Literal, Placeholder
 
+from bemi.context.notice import warn_once
 from bemi.context.sender import CHECK, COMMIT, Due, Options, Sender
 from bemi.context.statements import Statement
 
@@ -40,9 +43,11 @@ def emit(connection: extensions.connection) -> None:
             stacklevel=3,
         )
     elif status != extensions.TRANSACTION_STATUS_INERROR:
-        sender = _sender_of(connection)
+        sender = sender_of(connection)
         if _may_send(connection, sender):
-            _send(connection, Sender.now())
+            due = sender.now()
+            _send(connection, due)
+            sender.sent(due)
 
 
 def install(
@@ -58,20 +63,40 @@ def install(
     if not isinstance(connection, extensions.connection):
         raise TypeError(f"{type(connection).__qualname__} is no connection of psycopg2")
     _refuse_asynchronous(connection)
-    sender = Sender(**options)
+    state = _State(Sender(**options))
     if isinstance(connection, Connection):
-        connection.bemi_sender = sender
+        connection.bemi_state = state
         return
     # A connection that is no class of Python's takes no attribute but this one.
     base = _tracking(connection.cursor_factory or extensions.cursor)
-    connection.cursor_factory = type(base.__name__, (base,), {"bemi_sender": sender})
+    connection.cursor_factory = type(base.__name__, (base,), {"bemi_state": state})
 
 
 def committing(connection: Any) -> contextlib.AbstractContextManager[None]:
     """Goes around `commit()` of a connection that `install` was given, whose method nobody sees."""
     if isinstance(connection, Connection):
         return contextlib.nullcontext()
-    return _sent(connection, _sender_of(connection), COMMIT)
+    return _sent(connection, _state_of(connection), COMMIT)
+
+
+def sender_of(connection: extensions.connection) -> Sender:
+    """What knows whether a connection may send; of one that was not installed, no more."""
+    return _state_of(connection).sender
+
+
+class _State:
+    """What belongs to one connection, which several threads may share: between a message and its
+    statement none may come in."""
+
+    __slots__ = ("lock", "sender")
+
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
+        self.lock = threading.RLock()
+
+
+_others: Final[weakref.WeakKeyDictionary[Any, _State]] = weakref.WeakKeyDictionary()
+"""Of connections that only `emit` has been called with."""
 
 
 class Connection(extensions.connection):  # type: ignore[misc]
@@ -80,7 +105,7 @@ class Connection(extensions.connection):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _refuse_asynchronous(self)
-        self.bemi_sender = Sender()
+        self.bemi_state = _State(Sender())
 
     def cursor(
         self,
@@ -89,42 +114,50 @@ class Connection(extensions.connection):  # type: ignore[misc]
         scrollable: bool | None = None,
         withhold: bool = False,
     ) -> Any:
-        factory = _tracking(cursor_factory or self.cursor_factory or extensions.cursor)
+        factory = cursor_factory or self.cursor_factory or extensions.cursor
+        if isinstance(factory, type) and issubclass(factory, extensions.cursor):
+            factory = _tracking(factory)
+        else:
+            warn_once(f"{factory!r} is no class of cursors: what they run is without a context")
         return super().cursor(name, factory, scrollable=scrollable, withhold=withhold)
 
     def commit(self) -> None:
         if self.autocommit:  # it does nothing then
             super().commit()
             return
-        with _sent(self, self.bemi_sender, COMMIT):
+        with _sent(self, self.bemi_state, COMMIT):
             super().commit()
 
     def rollback(self) -> None:
         super().rollback()
         if not self.autocommit:
-            self.bemi_sender.ended()
+            self.bemi_state.sender.ended()
 
     def tpc_begin(self, xid: Any) -> None:
         super().tpc_begin(xid)
-        self.bemi_sender.ended()
+        self.bemi_state.sender.ended()
 
     def tpc_prepare(self) -> None:
-        with _sent(self, self.bemi_sender, COMMIT):
+        with _sent(self, self.bemi_state, COMMIT):
             super().tpc_prepare()
 
     def tpc_commit(self, *xid: Any) -> None:
         # Without having been prepared, it is a COMMIT in one phase.
-        with _sent(self, self.bemi_sender, COMMIT):
+        with _sent(self, self.bemi_state, COMMIT):
             super().tpc_commit(*xid)
+
+
+def _nothing(*_: object) -> None:
+    """Nothing to be checked."""
 
 
 class _Tracking:
     """What a class of cursors gets in front of its own methods."""
 
-    bemi_sender: Sender
+    bemi_state: _State
 
     def execute(self, query: Any, vars: Any = None) -> Any:
-        with self._bemi_sent(query, vars):
+        with self._bemi_sent(query, vars, self.mogrify):  # type: ignore[attr-defined]
             return super().execute(query, vars)  # type: ignore[misc]
 
     def executemany(self, query: Any, vars_list: Iterable[Any]) -> Any:
@@ -135,33 +168,43 @@ class _Tracking:
         """The parameters, one by one, with the work that is around each execution: in autocommit
         mode each is a transaction."""
         for parameters in vars_list:
-            with self._bemi_sent(query, parameters):
+            with self._bemi_sent(query, parameters, self.mogrify):  # type: ignore[attr-defined]
                 yield parameters
 
     def callproc(self, procname: str, parameters: Any = None) -> Any:
-        with self._bemi_sent(f"select * from {procname}()", ()):  # noqa: S608 - to be looked at
+        with self._bemi_sent(f"select * from {procname}()"):  # noqa: S608 - to be looked at
             return super().callproc(procname, parameters)  # type: ignore[misc]
 
     def copy_expert(self, sql: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._bemi_sent(sql, ()):
+        with self._bemi_sent(sql):
             return super().copy_expert(sql, file, *args, **kwargs)  # type: ignore[misc]
 
     def copy_from(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
-        with self._bemi_sent(f"copy {extensions.quote_ident(table, self._bemi)} from stdin", ()):
+        with self._bemi_sent(f"copy {extensions.quote_ident(table, self._bemi)} from stdin"):
             return super().copy_from(file, table, *args, **kwargs)  # type: ignore[misc]
+
+    def copy_to(self, file: Any, table: str, *args: Any, **kwargs: Any) -> Any:
+        # It may begin a transaction.
+        with self._bemi_sent(f"copy {extensions.quote_ident(table, self._bemi)} to stdout"):
+            return super().copy_to(file, table, *args, **kwargs)  # type: ignore[misc]
 
     @property
     def _bemi(self) -> extensions.connection:
         connection: extensions.connection = self.connection  # type: ignore[attr-defined]
         return connection
 
-    def _bemi_sent(self, query: Any, parameters: Any) -> contextlib.AbstractContextManager[None]:
+    def _bemi_sent(
+        self, query: Any, parameters: Any = None, check: Callable[..., object] = _nothing
+    ) -> contextlib.AbstractContextManager[None]:
         connection: Any = self._bemi
         # A class made by `install` has it; else the connection.
-        sender: Sender = getattr(self, "bemi_sender", None) or connection.bemi_sender
+        state: _State = getattr(self, "bemi_state", None) or connection.bemi_state
+        text = query
         if isinstance(query, Composable):
-            query = query.as_string(connection).encode()  # which may hold values
-        return _sent(connection, sender, query, parameters)
+            text = _values_as_parameters(query).as_string(connection)
+        return _sent(
+            connection, state, text, parameters, functools.partial(check, query, parameters)
+        )
 
 
 @functools.cache
@@ -177,39 +220,51 @@ def _tracking(base: Any) -> Any:
 @contextlib.contextmanager
 def _sent(
     connection: extensions.connection,
-    sender: Sender,
+    state: _State,
     query: str | bytes | Statement,
     parameters: Any = None,
+    check: Callable[[], object] = _nothing,
 ) -> Iterator[None]:
-    """Around a statement, so that the context is in its transaction."""
+    """Around a statement, so that the context is in its transaction.
+
+    `check` raises what would keep the statement from being sent: no transaction is to begin then.
+    """
+    sender = state.sender
     statement = query if isinstance(query, Statement) else sender.statement(query)
-    status = connection.get_transaction_status()
-    due = None
-    if status != extensions.TRANSACTION_STATUS_INERROR:
-        due = sender.due(
-            statement,
-            in_transaction=status != extensions.TRANSACTION_STATUS_IDLE,
-            autocommit=connection.autocommit,
-            text="" if isinstance(query, Statement) else _without_values(query, parameters),
-        )
-    if due is not None and not _may_send(connection, sender):
-        due = None
-    if due is None:
-        yield
-    elif due.wrap:
-        with _wrapped(connection, due):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(state.lock)
+        status = connection.get_transaction_status()
+        try:
+            due = None
+            if status != extensions.TRANSACTION_STATUS_INERROR:
+                due = sender.due(
+                    statement,
+                    in_transaction=status != extensions.TRANSACTION_STATUS_IDLE,
+                    autocommit=connection.autocommit,
+                    text="" if isinstance(query, Statement) else _without_values(query, parameters),
+                )
+            if due is not None and status == extensions.TRANSACTION_STATUS_IDLE:
+                check()
+            if due is not None and _may_send(connection, sender):
+                if due.wrap:
+                    stack.enter_context(_wrapped(connection, due))
+                else:
+                    _send(connection, due)
+                sender.sent(due)
             yield
-    else:
-        _send(connection, due)
-        yield
-    if due is not None:
-        sender.sent(due)
-    sender.ran(statement)
+        except BaseException:
+            sender.failed(statement)
+            raise
+        sender.ran(statement)
 
 
 @contextlib.contextmanager
 def _wrapped(connection: extensions.connection, due: Due) -> Iterator[None]:
-    """A transaction in autocommit mode; that it begins costs no round trip of its own."""
+    """A transaction in autocommit mode; that it begins costs no round trip of its own.
+
+    COMMIT comes after a failure, too: what has failed on the server is rolled back by it, and what
+    only failed here, in a class of cursors, stands as it does in autocommit mode.
+    """
     _execute(connection, "begin; " + due.statement("%s"), (due.content,))
     try:
         yield
@@ -218,9 +273,18 @@ def _wrapped(connection: extensions.connection, due: Due) -> Iterator[None]:
             extensions.TRANSACTION_STATUS_INTRANS,
             extensions.TRANSACTION_STATUS_INERROR,
         ):
-            _execute(connection, "rollback")
+            _execute(connection, "commit")
         raise
     _execute(connection, "commit")
+
+
+def _values_as_parameters(part: Composable) -> Composable:
+    """A statement that was put together, as if its values were parameters."""
+    if isinstance(part, Literal):
+        return Placeholder()
+    if isinstance(part, Composed):
+        return Composed([_values_as_parameters(each) for each in part.seq])
+    return part
 
 
 def _without_values(query: str | bytes, parameters: Any) -> str | bytes:
@@ -236,11 +300,10 @@ def _without_values(query: str | bytes, parameters: Any) -> str | bytes:
     return query
 
 
-def _sender_of(connection: Any) -> Sender:
-    """That of a connection; where nothing can be kept of it, one that has to ask each time."""
+def _state_of(connection: Any) -> _State:
     holder = connection if isinstance(connection, Connection) else connection.cursor_factory
-    sender: Sender = getattr(holder, "bemi_sender", None) or Sender()
-    return sender
+    state: _State | None = getattr(holder, "bemi_state", None)
+    return _others.setdefault(connection, _State(Sender())) if state is None else state
 
 
 def _may_send(connection: extensions.connection, sender: Sender) -> bool:

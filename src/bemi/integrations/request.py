@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 from bemi.context import tracing
+from bemi.context.lazy import Lazy
 
 Trust: TypeAlias = "bool | Collection[str]"
 """Which members of its caller's context a service takes over: names, or all, or none."""
@@ -56,7 +57,8 @@ def values_of(
         "trace_id": tracing.open_telemetry,
         **taken,
         "endpoint": endpoint,
-        "user_id": user_id,
+        # Who it is may not be known yet when something is written first.
+        "user_id": Lazy(user_id, settles=False),
     }
     if method is not None:
         values["method"] = method

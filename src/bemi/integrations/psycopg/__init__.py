@@ -17,8 +17,10 @@ from bemi.integrations.psycopg.around import (
     INERROR,
     async_may_send,
     async_send,
+    attach,
     may_send,
     send,
+    sender_of,
 )
 from bemi.integrations.psycopg.classes import tracking
 
@@ -37,14 +39,22 @@ def emit(
     """
     if isinstance(connection, psycopg.AsyncConnection):
         return _emit_async(connection)
-    if _takes_message(connection) and may_send(connection, _sender_of(connection)):
-        send(connection, Sender.now())
+    if _takes_message(connection):
+        sender = sender_of(connection)
+        if may_send(connection, sender):
+            due = sender.now()
+            send(connection, due)
+            sender.sent(due)
     return None
 
 
 async def _emit_async(connection: "psycopg.AsyncConnection[Any]") -> None:
-    if _takes_message(connection) and await async_may_send(connection, _sender_of(connection)):
-        await async_send(connection, Sender.now())
+    if _takes_message(connection):
+        sender = sender_of(connection)
+        if await async_may_send(connection, sender):
+            due = sender.now()
+            await async_send(connection, due)
+            sender.sent(due)
 
 
 def _takes_message(
@@ -60,13 +70,6 @@ def _takes_message(
         )
         return False
     return status != INERROR
-
-
-def _sender_of(connection: Any) -> Sender:
-    """That of the connection, which knows whether it may send; one that does nothing else, where
-    there is none yet."""
-    sender: Sender = vars(connection).setdefault("bemi_sender", Sender())
-    return sender
 
 
 # --- by itself -------------------------------------------------------------------------------
@@ -85,7 +88,7 @@ def install(
     state = connection.__dict__
     if "cursor_factory" in state:  # else it was one already, and gets other options
         state["bemi_cursor_factory"] = state.pop("cursor_factory")
-    state["bemi_sender"] = Sender(**options)
+    attach(connection, Sender(**options))
 
 
 if TYPE_CHECKING:

@@ -1,12 +1,19 @@
-"""What goes around one statement of a connection, so that the context is in its transaction."""
+"""What goes around one statement of a connection, so that the context is in its transaction.
 
+Synchronous and asynchronous connections each have their own copy of what waits, since psycopg
+itself is of two colours; what is decided stands here once.
+"""
+
+import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import pq, sql
 from psycopg.rows import tuple_row
+from psycopg.types.string import StrDumper
 
 from bemi.context.sender import CHECK, Due, Sender
 from bemi.context.statements import Statement
@@ -19,77 +26,117 @@ INTRANS: Final = pq.TransactionStatus.INTRANS
 INERROR: Final = pq.TransactionStatus.INERROR
 
 
+class _Content(str):
+    """Goes as it is, whatever dumper the application has for its own texts."""
+
+
+def attach(conn: Any, sender: Sender) -> None:
+    """Give a connection what is kept of it here: its sender, and the lock around statements."""
+    asynchronous = isinstance(conn, psycopg.AsyncConnection)
+    conn.bemi_sender, conn.bemi_lock = sender, TaskLock() if asynchronous else threading.RLock()
+    conn.adapters.register_dumper(_Content, StrDumper)
+
+
+def sender_of(conn: Any) -> Sender:
+    """What knows whether a connection may send; where there is none yet, one that does no more."""
+    if "bemi_sender" not in vars(conn):
+        attach(conn, Sender())
+    sender: Sender = conn.bemi_sender
+    return sender
+
+
+class TaskLock:
+    """Keeps other tasks out; the one that has it may enter again."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._owner: asyncio.Task[Any] | None = None
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[None]:
+        task = asyncio.current_task()
+        if self._owner is task:
+            yield
+            return
+        async with self._lock:
+            self._owner = task
+            try:
+                yield
+            finally:
+                self._owner = None
+
+
 @contextlib.contextmanager
 def sent(conn: Any, query: "Query | Statement", *, alone: bool = False) -> Iterator[None]:
-    """Around a statement, so that the context is in its transaction; `alone`: the statement can't
-    be sent in a pipeline."""
-    statement, due = _due(conn, query)
+    """Around a statement, so that the context is in its transaction.
+
+    `alone`: it can't be sent in a pipeline, and others may get to the connection while it runs.
+    """
     sender: Sender = conn.bemi_sender
-    if due is not None and not may_send(conn, sender):
-        due = None
     with contextlib.ExitStack() as stack:
-        if due is not None:
-            if not alone and _pipelines(conn, statement):
-                stack.enter_context(_pipeline(conn, due))
-            elif due.wrap:
-                stack.enter_context(psycopg.Connection.transaction(conn))
-            send(conn, due)
-        yield
-    if due is not None:
-        sender.sent(due)
-    sender.ran(statement)
+        # Whatever came in between would be in a transaction that is not its own.
+        lock = stack.enter_context(contextlib.ExitStack())
+        lock.enter_context(conn.bemi_lock)
+        statement, due = _due(conn, query)
+        try:
+            if due is not None and may_send(conn, sender):
+                pipelined = not alone and _pipelines(conn, statement)
+                stack.enter_context(_together(conn, due, pipelined))
+                send(conn, due)
+                sender.sent(due)
+            if alone:
+                lock.close()
+            yield
+        except BaseException:
+            sender.failed(statement)
+            raise
+        sender.ran(statement)
 
 
 def may_send(conn: Any, sender: Sender) -> bool:
     """Whether the role may; asked once for each connection."""
     if sender.allowed is not None:
         return sender.allowed
-    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-    return sender.checked(cursor.execute(CHECK, prepare=False).fetchone())
+    return sender.checked(_own(conn).execute(CHECK, prepare=False).fetchone())
 
 
 def send(conn: Any, due: Due) -> None:
-    psycopg.Cursor(conn).execute(due.statement("%s").encode(), (due.content,), prepare=False)
+    _own(conn).execute(due.statement("%s").encode(), (_Content(due.content),), prepare=False)
+
+
+def _own(conn: Any) -> psycopg.Cursor[Any]:
+    """For statements of ours: without what the application has its own cursors do."""
+    return psycopg.Cursor(conn, row_factory=tuple_row)
 
 
 @contextlib.contextmanager
-def _pipeline(conn: Any, due: Due) -> Iterator[None]:
-    """A round trip; in autocommit with a transaction of its own.
+def _together(conn: Any, due: Due, pipelined: bool) -> Iterator[None]:
+    """What makes one of message and statement: a round trip, and in autocommit a transaction.
 
-    The one that a pipeline is by itself would not do: psycopg gets stuck where its end fails, as
-    it does with a deferred constraint.
+    The transaction that a pipeline is by itself would not do: psycopg gets stuck where its end
+    fails, as it does with a deferred constraint. Neither would a block of psycopg's, which is of
+    the connection's isolation level; in autocommit nothing is. COMMIT comes after a failure, too:
+    what has failed on the server is rolled back by it, and what only failed here, or was a stream
+    that nobody read to its end, stands as it does in autocommit mode. Of a failure the pipeline
+    is not told: it would log what comes of it.
     """
-    if not due.wrap:
-        with conn.pipeline():
-            yield
-        return
+    failure: BaseException | None = None
     try:
-        with conn.pipeline():
-            psycopg.Cursor(conn).execute(b"begin", prepare=False)
-            yield
-            psycopg.Cursor(conn).execute(b"commit", prepare=False)
-    except BaseException:
-        if conn.pgconn.transaction_status in (INTRANS, INERROR):
-            psycopg.Cursor(conn).execute(b"rollback", prepare=False)
-        raise
-
-
-@contextlib.asynccontextmanager
-async def _async_pipeline(conn: Any, due: Due) -> AsyncIterator[None]:
-    """The same of asynchronous connections."""
-    if not due.wrap:
-        async with conn.pipeline():
-            yield
-        return
-    try:
-        async with conn.pipeline():
-            await psycopg.AsyncCursor(conn).execute(b"begin", prepare=False)
-            yield
-            await psycopg.AsyncCursor(conn).execute(b"commit", prepare=False)
-    except BaseException:
-        if conn.pgconn.transaction_status in (INTRANS, INERROR):
-            await psycopg.AsyncCursor(conn).execute(b"rollback", prepare=False)
-        raise
+        with conn.pipeline() if pipelined else contextlib.nullcontext():
+            try:
+                if due.wrap:
+                    _own(conn).execute(b"begin", prepare=False)
+                yield
+                if due.wrap:
+                    _own(conn).execute(b"commit", prepare=False)
+            except BaseException as error:  # noqa: BLE001 - is raised below
+                failure = error
+    except BaseException as error:  # noqa: BLE001 - as well; of the end of a pipeline
+        failure = failure or error
+    if failure is not None:
+        if due.wrap and conn.pgconn.transaction_status in (INTRANS, INERROR):
+            _own(conn).execute(b"commit", prepare=False)
+        raise failure
 
 
 @contextlib.asynccontextmanager
@@ -97,34 +144,60 @@ async def async_sent(
     conn: Any, query: "Query | Statement", *, alone: bool = False
 ) -> AsyncIterator[None]:
     """The same of asynchronous connections."""
-    statement, due = _due(conn, query)
     sender: Sender = conn.bemi_sender
-    if due is not None and not await async_may_send(conn, sender):
-        due = None
     async with contextlib.AsyncExitStack() as stack:
-        if due is not None:
-            if not alone and _pipelines(conn, statement):
-                await stack.enter_async_context(_async_pipeline(conn, due))
-            elif due.wrap:
-                await stack.enter_async_context(psycopg.AsyncConnection.transaction(conn))
-            await async_send(conn, due)
-        yield
-    if due is not None:
-        sender.sent(due)
-    sender.ran(statement)
+        lock = await stack.enter_async_context(contextlib.AsyncExitStack())
+        await lock.enter_async_context(conn.bemi_lock())
+        statement, due = _due(conn, query)
+        try:
+            if due is not None and await async_may_send(conn, sender):
+                pipelined = not alone and _pipelines(conn, statement)
+                await stack.enter_async_context(_async_together(conn, due, pipelined))
+                await async_send(conn, due)
+                sender.sent(due)
+            if alone:
+                await lock.aclose()
+            yield
+        except BaseException:
+            sender.failed(statement)
+            raise
+        sender.ran(statement)
 
 
 async def async_may_send(conn: Any, sender: Sender) -> bool:
-    """The same of asynchronous connections."""
     if sender.allowed is not None:
         return sender.allowed
-    cursor = psycopg.AsyncCursor(conn, row_factory=tuple_row)
-    return sender.checked(await (await cursor.execute(CHECK, prepare=False)).fetchone())
+    return sender.checked(await (await _async_own(conn).execute(CHECK, prepare=False)).fetchone())
 
 
 async def async_send(conn: Any, due: Due) -> None:
     statement = due.statement("%s").encode()
-    await psycopg.AsyncCursor(conn).execute(statement, (due.content,), prepare=False)
+    await _async_own(conn).execute(statement, (_Content(due.content),), prepare=False)
+
+
+def _async_own(conn: Any) -> psycopg.AsyncCursor[Any]:
+    return psycopg.AsyncCursor(conn, row_factory=tuple_row)
+
+
+@contextlib.asynccontextmanager
+async def _async_together(conn: Any, due: Due, pipelined: bool) -> AsyncIterator[None]:
+    failure: BaseException | None = None
+    try:
+        async with conn.pipeline() if pipelined else contextlib.nullcontext():
+            try:
+                if due.wrap:
+                    await _async_own(conn).execute(b"begin", prepare=False)
+                yield
+                if due.wrap:
+                    await _async_own(conn).execute(b"commit", prepare=False)
+            except BaseException as error:  # noqa: BLE001 - is raised below
+                failure = error
+    except BaseException as error:  # noqa: BLE001 - as well; of the end of a pipeline
+        failure = failure or error
+    if failure is not None:
+        if due.wrap and conn.pgconn.transaction_status in (INTRANS, INERROR):
+            await _async_own(conn).execute(b"commit", prepare=False)
+        raise failure
 
 
 def _due(conn: Any, query: "Query | Statement") -> tuple[Statement, Due | None]:

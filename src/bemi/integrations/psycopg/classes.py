@@ -9,7 +9,7 @@ import psycopg
 from psycopg import pq
 
 from bemi.context.sender import COMMIT, Sender
-from bemi.integrations.psycopg.around import IDLE, INTRANS, async_sent, sent
+from bemi.integrations.psycopg.around import IDLE, INTRANS, async_sent, attach, sent
 
 if TYPE_CHECKING:
     from psycopg.abc import Params, Query
@@ -38,10 +38,7 @@ class _Shared:
     """What synchronous and asynchronous connections have alike: the sender, and their cursors."""
 
     bemi_cursor_factory: type
-
-    @functools.cached_property
-    def bemi_sender(self) -> Sender:
-        return Sender()
+    bemi_sender: Sender
 
     @property
     def cursor_factory(self) -> type:
@@ -53,10 +50,21 @@ class _Shared:
         self.bemi_cursor_factory = factory
 
 
+def _itself(cls: type, _: object) -> type:
+    """`Connection[Row]`, which only type checkers make something of."""
+    return cls
+
+
 def _sync_connection(base: Any) -> type:
     """A class of synchronous connections that send contexts, made of one that does not."""
 
     class Tracking(base, _Shared):  # type: ignore[misc]
+        __class_getitem__: Any = classmethod(_itself)
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            attach(self, Sender())
+
         def commit(self) -> None:
             with sent(self, COMMIT):
                 super().commit()
@@ -72,6 +80,11 @@ def _sync_connection(base: Any) -> type:
         def tpc_prepare(self) -> None:
             with sent(self, COMMIT, alone=True):
                 super().tpc_prepare()
+
+        def tpc_commit(self, xid: "psycopg.Xid | str | None" = None) -> None:
+            # Without having been prepared, it is a COMMIT in one phase.
+            with sent(self, COMMIT, alone=True):
+                super().tpc_commit(xid)
 
         @contextlib.contextmanager
         def transaction(
@@ -94,6 +107,12 @@ def _async_connection(base: Any) -> type:
     """The same of asynchronous ones."""
 
     class Tracking(base, _Shared):  # type: ignore[misc]
+        __class_getitem__: Any = classmethod(_itself)
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            attach(self, Sender())
+
         async def commit(self) -> None:
             async with async_sent(self, COMMIT):
                 await super().commit()
@@ -109,6 +128,10 @@ def _async_connection(base: Any) -> type:
         async def tpc_prepare(self) -> None:
             async with async_sent(self, COMMIT, alone=True):
                 await super().tpc_prepare()
+
+        async def tpc_commit(self, xid: "psycopg.Xid | str | None" = None) -> None:
+            async with async_sent(self, COMMIT, alone=True):
+                await super().tpc_commit(xid)
 
         @contextlib.asynccontextmanager
         async def transaction(
@@ -212,8 +235,11 @@ def _async_cursor(base: Any) -> type:
         async def stream(
             self, query: "Query", params: "Params | None" = None, **options: Any
         ) -> Any:
-            async with async_sent(self.connection, query, alone=True):
-                async for row in super().stream(query, params, **options):
+            async with (
+                async_sent(self.connection, query, alone=True),
+                contextlib.aclosing(super().stream(query, params, **options)) as rows,
+            ):
+                async for row in rows:
                     yield row
 
         @contextlib.asynccontextmanager

@@ -35,9 +35,6 @@ _INTEGRATIONS: Final = {
 _INSTALLED: Final = "bemi"
 """What a connection's `info` has when it sends contexts."""
 
-_SENDER: Final = "bemi_sender"
-"""What it has when `emit` has asked whether the role may send."""
-
 _FAILED: Final = "25P02"
 """The transaction has failed: nothing but its end can follow."""
 
@@ -71,8 +68,13 @@ def install(
             # What such a connection has prepared would run unseen.
             raise DisconnectionError("it was opened before bemi was installed")
 
-    if name == "psycopg2" and options.get("check_at_commit"):
-        _ask_at_commit(engine, integration)
+    if name == "psycopg2":  # whose connections don't let themselves be followed in all they do
+
+        @event.listens_for(engine, "do_connect")
+        def do_connect(
+            _dialect: object, _record: object, _arguments: object, named: dict[str, Any]
+        ) -> None:
+            named.setdefault("connection_factory", integration.Connection)
 
 
 def _integration_of(engine: Engine) -> str:
@@ -84,18 +86,6 @@ def _integration_of(engine: Engine) -> str:
             fix="use postgresql+psycopg, postgresql+psycopg2 or postgresql+asyncpg",
         )
     return name
-
-
-def _ask_at_commit(engine: Engine, integration: Any) -> None:
-    """psycopg2's connections have a `commit` that nobody sees."""
-
-    def ask(connection: Connection, *_: object) -> None:
-        if not connection.invalidated:
-            with integration.committing(connection.connection.dbapi_connection):
-                pass
-
-    event.listen(engine, "commit", ask)
-    event.listen(engine, "prepare_twophase", ask)
 
 
 @overload
@@ -121,7 +111,7 @@ def emit(
 def _emit(connection: "Connection | Session") -> None:
     if isinstance(connection, Session):
         connection = connection.connection()
-    _integration_of(connection.engine)
+    integration = import_module(f"bemi.integrations.{_integration_of(connection.engine)}")
     raw: Any = connection.connection.dbapi_connection
     if raw.autocommit:
         warnings.warn(
@@ -132,13 +122,14 @@ def _emit(connection: "Connection | Session") -> None:
         )
         return
     try:
-        sender = connection.info.setdefault(_SENDER, Sender())
+        sender = integration.sender_of(connection.connection.driver_connection)
         if sender.allowed is None:
             answer = connection.execute(text(CHECK)).first()
             sender.checked(None if answer is None else tuple(answer))
         if sender.allowed:
-            due = Sender.now()
+            due = sender.now()
             connection.execute(text(due.statement(":content")), {"content": due.content})
+            sender.sent(due)
     except DBAPIError as error:
         state = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None)
         if state != _FAILED:
