@@ -278,6 +278,23 @@ def test_who_it_is_takes_no_query(log: Log, django_assert: Any) -> None:
     assert [each[0]["user_id"] for each in log.seen()] == [str(user.pk)]
 
 
+def test_that_we_look_at_the_session_changes_no_response(log: Log) -> None:
+    """It varies by the cookie, or takes it away, where the view itself looked."""
+    call_command("migrate", verbosity=0)
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db"):
+        user, client = User.objects.create_user("ada"), Client()
+        client.force_login(user)
+        stale = Client()
+        stale.cookies["sessionid"] = "gone" * 8
+        log.seen()
+        for each in (client, stale):
+            response = each.post("/write/1/")
+            assert (response.status_code, response.cookies) == (200, {})
+            assert "Vary" not in response.headers
+    first, second = (each[0].get("user_id") for each in log.seen())
+    assert (first, second) == (str(user.pk), None)
+
+
 @pytest.fixture
 def django_assert() -> Any:
     """The statements that a function sends through Django."""
@@ -393,7 +410,8 @@ def test_the_history_is_read(history: Any) -> None:
     assert [each.operation for each in changes.after_not(task="b").asc()] == ["CREATE", "DELETE"]
     assert [each.operation for each in changes.context(user_id=7)] == ["UPDATE"]
     assert changes.context_not(user_id=7).count() == 2
-    assert changes.updated().field_changed("task").count() == 1
+    assert changes.field_changed("task").count() == 1
+    assert [(change.flags, change.rules) for change in changes] == [(None, 1)] * changes.count()
     assert changes.updated().field_changed("n").count() == 0
     assert Change.objects.of(Todo).count() == 4
 

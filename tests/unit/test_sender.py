@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import peewee
@@ -34,8 +35,8 @@ class Session:
         self.open = False
         self.sent: list[object] = []
 
-    def run(self, *texts: str) -> list[object]:
-        """What was sent before each of these statements; None: nothing."""
+    def run(self, *texts: str, fails: bool = False) -> list[object]:
+        """What was sent before each of these statements; None: nothing. `fails`: all of them."""
         before = len(self.sent)
         for text in texts:
             statement = self.sender.statement(text)
@@ -46,7 +47,7 @@ class Session:
             if due is not None:
                 assert due.wrap is (self.autocommit and not self.open)
                 self.sender.sent(due)
-            self.sender.ran(statement)
+            (self.sender.failed if fails else self.sender.ran)(statement)
             controls = {control for control, _ in statement.controls}
             self.open = (self.open or not self.autocommit or "begin" in controls) and (
                 not controls & {"end", "rollback"}
@@ -55,6 +56,16 @@ class Session:
 
 
 WRITE = "insert into t values (1)"
+CASES = Path(__file__).parents[2] / "spec" / "context-cases" / "sending.json"
+
+
+@pytest.mark.parametrize("case", json.loads(CASES.read_text()), ids=lambda case: case["name"])
+def test_sending_follows_the_spec(case: dict[str, Any]) -> None:
+    at = Session(autocommit=True, **case.get("options", {}))
+    for step in case["steps"]:
+        with bemi.context(step["context"]):
+            sent = at.run(step["run"], fails=step.get("fails", False))
+        assert sent == [step.get("sends")], step
 
 
 def test_once_per_transaction_before_the_first_write() -> None:

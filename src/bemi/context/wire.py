@@ -42,8 +42,9 @@ _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 REDACTED: Final = "***"
 # Letters and digits only, in lower case, at the end of a member's name.
 _SECRET: Final = re.compile(
-    "(password|passwd|passphrase|secret|token|apikey|privatekey|authorization|cookie|credentials?"
-    "|creditcard|cardnumber|cvv|cvc)$"
+    "(?:password|passwd|pwd|passphrase|secret|secretkey|accesskey|apikey|privatekey|token|jwt"
+    "|authorization|cookie|sessionid|sessionkey|credential|creditcard|cardnumber|cvv|cvc)"
+    r"(?P<plural>s?)\d*$"
 )
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 
@@ -156,7 +157,7 @@ class _Encoder:
         members: dict[str, Json] = {}
         for key, member in value.items():
             name = self._key(key, path)
-            if self._redact and _SECRET.search(_SEPARATORS.sub("", name.lower())):
+            if self._redact and _is_secret(name, member):
                 self.redacted(*path, name)
                 members[name] = REDACTED
                 continue
@@ -183,6 +184,12 @@ class _Encoder:
     def _name_of(self, value: object, path: tuple[str, ...]) -> str:
         self.replaced(*path)
         return type(value).__qualname__
+
+
+def _is_secret(name: str, value: object) -> bool:
+    found = _SECRET.search(_SEPARATORS.sub("", name.lower()))
+    # `tokens` may be counted.
+    return found is not None and not (found["plural"] and isinstance(value, int | float))
 
 
 def _infinite(value: float) -> str:

@@ -83,5 +83,18 @@ def _user_id(request: Any) -> object:
     """Who it is, without asking the database for the user: the session knows the key."""
     user = getattr(request, "user", None)
     if isinstance(user, LazyObject) and user.__dict__["_wrapped"] is empty:
-        return request.session.get(_SESSION_KEY)
+        return _of_session(request.session)
     return getattr(user, "pk", None)
+
+
+def _of_session(session: Any) -> object:
+    """Read so that the response is what it would be: it varies by the cookie, or takes it away,
+    where the view looked at the session, and not where we did."""
+    accessed, key = session.accessed, session._session_key  # noqa: SLF001 - what loading changes
+    try:
+        return session.get(_SESSION_KEY)
+    finally:
+        session.accessed = accessed
+        if session._session_key != key:  # noqa: SLF001 - of a session that is gone
+            session._session_key = key  # noqa: SLF001
+            del session._session_cache  # noqa: SLF001 - so that the view loads it for itself

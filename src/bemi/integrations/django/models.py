@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import NotSupportedError, models
 from django.db.models.fields.json import KeyTransform
@@ -46,8 +47,9 @@ class ChangeQuerySet(models.QuerySet):
         return self.exclude(context__contains=values)
 
     def field_changed(self: _Self, column: str) -> _Self:
-        """Those after which the column's value is another one than before."""
-        return self.filter(_differ(column))
+        """Updates that gave the column another value, or may have: the flag `before_unknown` says
+        where that is not known."""
+        return self.updated().filter(_differ(column))
 
     def asc(self: _Self) -> _Self:
         """In the order in which the changes were committed."""
@@ -110,6 +112,8 @@ class Change(models.Model):
     ordinal = models.IntegerField()
     epoch = models.BigIntegerField()
     source = models.TextField()
+    flags = ArrayField(models.TextField(), null=True)
+    rules = models.IntegerField(null=True)
 
     objects = _Manager()
 

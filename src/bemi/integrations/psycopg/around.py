@@ -46,24 +46,25 @@ def sender_of(conn: Any) -> Sender:
 
 
 class TaskLock:
-    """Keeps other tasks out; the one that has it may enter again."""
+    """What an RLock is among threads: it keeps other tasks out, and who has it may enter again."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None
+        self._depth = 0
 
-    @contextlib.asynccontextmanager
-    async def __call__(self) -> AsyncIterator[None]:
+    async def acquire(self) -> None:
         task = asyncio.current_task()
-        if self._owner is task:
-            yield
-            return
-        async with self._lock:
+        if self._owner is not task:
+            await self._lock.acquire()
             self._owner = task
-            try:
-                yield
-            finally:
-                self._owner = None
+        self._depth += 1
+
+    def release(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._owner = None
+            self._lock.release()
 
 
 @contextlib.contextmanager
@@ -73,24 +74,31 @@ def sent(conn: Any, query: "Query | Statement", *, alone: bool = False) -> Itera
     `alone`: it can't be sent in a pipeline, and others may get to the connection while it runs.
     """
     sender: Sender = conn.bemi_sender
-    with contextlib.ExitStack() as stack:
-        # Whatever came in between would be in a transaction that is not its own.
-        lock = stack.enter_context(contextlib.ExitStack())
-        lock.enter_context(conn.bemi_lock)
+    lock, held = conn.bemi_lock, True
+    lock.acquire()  # whatever came in between would be in a transaction that is not its own
+    try:
         statement, due = _due(conn, query)
         try:
-            if due is not None and may_send(conn, sender):
-                pipelined = not alone and _pipelines(conn, statement)
-                stack.enter_context(_together(conn, due, pipelined))
-                send(conn, due)
-                sender.sent(due)
-            if alone:
-                lock.close()
-            yield
+            if due is None or not may_send(conn, sender):
+                if alone:
+                    lock.release()
+                    held = False
+                yield
+            else:
+                with _together(conn, due, pipelined=not alone and _pipelines(conn, statement)):
+                    send(conn, due)
+                    sender.sent(due)
+                    if alone:
+                        lock.release()
+                        held = False
+                    yield
         except BaseException:
             sender.failed(statement)
             raise
         sender.ran(statement)
+    finally:
+        if held:
+            lock.release()
 
 
 def may_send(conn: Any, sender: Sender) -> bool:
@@ -110,7 +118,7 @@ def _own(conn: Any) -> psycopg.Cursor[Any]:
 
 
 @contextlib.contextmanager
-def _together(conn: Any, due: Due, pipelined: bool) -> Iterator[None]:
+def _together(conn: Any, due: Due, *, pipelined: bool) -> Iterator[None]:
     """What makes one of message and statement: a round trip, and in autocommit a transaction.
 
     The transaction that a pipeline is by itself would not do: psycopg gets stuck where its end
@@ -145,23 +153,32 @@ async def async_sent(
 ) -> AsyncIterator[None]:
     """The same of asynchronous connections."""
     sender: Sender = conn.bemi_sender
-    async with contextlib.AsyncExitStack() as stack:
-        lock = await stack.enter_async_context(contextlib.AsyncExitStack())
-        await lock.enter_async_context(conn.bemi_lock())
+    lock, held = conn.bemi_lock, True
+    await lock.acquire()
+    try:
         statement, due = _due(conn, query)
         try:
-            if due is not None and await async_may_send(conn, sender):
+            if due is None or not await async_may_send(conn, sender):
+                if alone:
+                    lock.release()
+                    held = False
+                yield
+            else:
                 pipelined = not alone and _pipelines(conn, statement)
-                await stack.enter_async_context(_async_together(conn, due, pipelined))
-                await async_send(conn, due)
-                sender.sent(due)
-            if alone:
-                await lock.aclose()
-            yield
+                async with _async_together(conn, due, pipelined=pipelined):
+                    await async_send(conn, due)
+                    sender.sent(due)
+                    if alone:
+                        lock.release()
+                        held = False
+                    yield
         except BaseException:
             sender.failed(statement)
             raise
         sender.ran(statement)
+    finally:
+        if held:
+            lock.release()
 
 
 async def async_may_send(conn: Any, sender: Sender) -> bool:
@@ -180,7 +197,7 @@ def _async_own(conn: Any) -> psycopg.AsyncCursor[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _async_together(conn: Any, due: Due, pipelined: bool) -> AsyncIterator[None]:
+async def _async_together(conn: Any, due: Due, *, pipelined: bool) -> AsyncIterator[None]:
     failure: BaseException | None = None
     try:
         async with conn.pipeline() if pipelined else contextlib.nullcontext():
