@@ -4,11 +4,12 @@
         bemi.emit(connection)
         connection.execute("update todo set done = true where id = 1")
 
-Loads the standard library only.
+Loads the standard library only; `bemi.History`, which asks the history questions, needs what
+`bemi[worker]` installs.
 """
 
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bemi.context import (
     clear_context,
@@ -20,6 +21,9 @@ from bemi.context import (
     set_context,
 )
 from bemi.errors import BemiError
+
+if TYPE_CHECKING:
+    from bemi.history.history import History as History
 
 __version__ = "0.1.0"
 
@@ -54,3 +58,14 @@ def emit(connection: Any) -> Any:
         fix="run this in the transaction, with a JSON object as the parameter: "
         "select pg_logical_emit_message(true, '_bemi', $1::text)",
     )
+
+
+def __getattr__(name: str) -> Any:
+    if name != "History":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return import_module("bemi.history.history").History
+    except ModuleNotFoundError as error:
+        raise BemiError(
+            f"bemi.History needs {error.name}", fix="pip install 'bemi[worker]'"
+        ) from error

@@ -20,6 +20,7 @@ from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.store import migrate
 from tests.integration.conftest import Track
+from tests.support import databases
 from tests.support.plain_server import plain_servers
 from tests.support.tracked import Tracked
 from tests.support.tracking import track
@@ -168,7 +169,7 @@ def test_a_slot_that_another_process_holds(
 
 
 def test_a_slot_that_is_gone(at: Tracked, tmp_path: Path) -> None:
-    at.source.execute("select pg_drop_replication_slot(%s)", [at.settings.slot])
+    databases.drop_slot(at.source, at.settings.slot)
     gone = f"{at.settings.slot}.* (does not exist|gone)"
     refused(at.settings, tmp_path, error=gone, fix="`bemi recover`")
 

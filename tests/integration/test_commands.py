@@ -16,6 +16,7 @@ from bemi.capture import worker
 from bemi.config import Settings
 from bemi.lsn import Lsn
 from bemi.store import checkpoint
+from tests.support import databases
 from tests.support.tracking import environment, track
 
 EMIT = "select pg_logical_emit_message(true, '_bemi', %s)"
@@ -116,6 +117,58 @@ def test_changes_are_filtered(todo: Todo) -> None:
         code, out, _ = todo.bemi("changes", *flags.split(), "--json")
         assert code == 0
         assert [change["operation"] for change in json.loads(out)] == found, flags
+
+
+def test_a_change_is_shown_whole(todo: Todo) -> None:
+    (update,) = json.loads(todo.bemi("changes", "--operation", "update", "--json")[1])
+    code, out, _ = todo.bemi("show", update["id"])
+    assert code == 0
+    assert "\x1b" not in out
+    for told in ("UPDATE", "todo 1", "oat milk", "context user_id", "transaction", update["id"]):
+        assert told in out
+    assert json.loads(todo.bemi("show", update["id"], "--json")[1]) == update
+    nobody = "00000000-0000-0000-0000-000000000000"
+    assert todo.bemi("show", nobody)[0] == 1
+    assert todo.bemi("show", "7")[0] == 2
+
+
+def test_a_row_has_its_history(todo: Todo) -> None:
+    code, out, _ = todo.bemi("history", "todo", "1", "--ndjson")
+    assert code == 0
+    assert [json.loads(line)["operation"] for line in out.splitlines()] == ["UPDATE", "CREATE"]
+    _, out, _ = todo.bemi("history", "todo", "1", "--oldest-first", "--limit", "1", "--json")
+    assert [change["operation"] for change in json.loads(out)] == ["CREATE"]
+    assert "no changes match" in todo.bemi("history", "todo", "3")[1]
+
+
+def test_each_column_has_its_author(todo: Todo) -> None:
+    code, out, _ = todo.bemi("blame", "todo", "1")
+    assert code == 0
+    assert "\x1b" not in out
+    assert "1.10" in out
+    found = json.loads(todo.bemi("blame", "todo", "1", "--json")[1], parse_float=str)
+    told = {each["column"]: (each["value"], each["change"]["context"]["user_id"]) for each in found}
+    assert told == {"id": (1, 7), "task": ("oat milk", 8), "price": ("1.10", 7)}
+    code, _, err = todo.bemi("blame", "todo", "3")
+    assert (code, "no change of todo 3" in err) == (1, True)
+
+
+def test_a_request_leaves_a_trace(todo: Todo) -> None:
+    todo.write("update todo set price = 3; delete from todo", request_id="r-1")
+    worker.run(todo.settings, stop=threading.Event(), until_caught_up=True)
+    _, out, _ = todo.bemi("trace", "r-1", "--json")
+    assert [change["operation"] for change in json.loads(out)] == ["UPDATE", "DELETE"]
+    assert "no changes match" in todo.bemi("trace", "r-2")[1]
+
+
+def test_pages_follow_each_other(todo: Todo) -> None:
+    code, out, _ = todo.bemi("changes", "--limit", "2")
+    assert code == 0
+    cursor = out.split("--behind ")[1].split()[0]
+    _, out, _ = todo.bemi("changes", "--behind", cursor, "--json")
+    assert [change["operation"] for change in json.loads(out)] == ["CREATE", "CREATE"]
+    assert todo.bemi("changes", "--behind", "page2")[0] == 2
+    assert todo.bemi("changes", "--from-position", "here")[0] == 2
 
 
 def test_times_that_were_typed_are_echoed(todo: Todo) -> None:
@@ -241,7 +294,7 @@ def test_a_gap_that_nobody_accepted_is_a_finding(todo: Todo) -> None:
 
 
 def test_a_slot_that_is_gone_is_a_finding(todo: Todo) -> None:
-    todo.source.execute("select pg_drop_replication_slot(%s)", [todo.settings.slot])
+    databases.drop_slot(todo.source, todo.settings.slot)
     code, out, _ = todo.bemi("status")
     assert code == 1
     assert "is gone from the source" in out

@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from bemi.embedded import Server
-from bemi.store import migrate, reader
+from bemi.store import migrate
 from bemi.store.filters import Filters
+from bemi.store.query import compiled
+from bemi.store.reader import StoredChange
 from tests.support import databases
 from tests.support.waiting import until
 
@@ -308,13 +310,14 @@ FILTERS: dict[str, tuple[Filters, int]] = {
 def test_what_the_command_line_asks(
     million: psycopg.Connection[Any], filters: Filters, read: int
 ) -> None:
-    query, parameters = reader._query("bemi", filters)
+    query, parameters = compiled("bemi", filters, StoredChange.__struct_fields__)
     judge(plan(million, query, parameters), read=read)
 
 
 def test_a_nested_context_that_nothing_has(million: psycopg.Connection[Any]) -> None:
     """Asked for in four ways, by a name with a dot or a nested one, each a text or a number."""
-    query, parameters = reader._query("bemi", Filters(context=(("tenant.id", "7"),), limit=20))
+    filters = Filters(context=(("tenant.id", "7"),), limit=20)
+    query, parameters = compiled("bemi", filters, StoredChange.__struct_fields__)
     found = plan(million, query, parameters)
     assert found.found == 0
     # A month of one day only is so small that it may be read as a whole.

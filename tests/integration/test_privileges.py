@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import bemi
 from bemi.capture import worker
 from bemi.capture.setup import init
 from bemi.config import Settings
@@ -133,6 +134,8 @@ def test_what_a_reader_asks_on_the_command_line_and_in_sql(own_server: Server) -
     for arguments in (
         ["changes"],
         ["changes", "--table", "todo"],
+        ["history", "todo", "1"],
+        ["blame", "todo", "1", "--json"],
         ["status"],
         ["status", "--coverage"],
     ):
@@ -146,6 +149,10 @@ def test_what_a_reader_asks_on_the_command_line_and_in_sql(own_server: Server) -
         )
         assert (told.returncode, told.stderr) == (0, ""), arguments
         assert "todo" in told.stdout or arguments == ["status"]
+    with bemi.History(as_reader) as history:
+        (change,) = history.changes()
+        assert history.change(change.id) == change
+        assert [*history.trace("r-1")] == []
     with psycopg.connect(as_reader, autocommit=True) as reader:
         queries = [block.text for block in blocks(COVERAGE.read_text()) if block.language == "sql"]
         _, complete = [reader.execute(query.encode()).fetchall() for query in queries]

@@ -230,7 +230,7 @@ def test_a_history_of_any_size_is_read_in_pieces(store: Store) -> None:
     )
     seen = changes(store.conn, "bemi", Filters())
     assert next(seen).ordinal == 3000
-    seen.close()  # type: ignore[attr-defined]
+    seen.close()
     assert sum(1 for _ in changes(store.conn, "bemi", Filters())) == 3000
 
 

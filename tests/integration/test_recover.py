@@ -21,6 +21,7 @@ from bemi.errors import GapError
 from bemi.store.baselines import Interval
 from tests.conftest import SETTINGS
 from tests.integration.conftest import Track
+from tests.support import databases
 from tests.support.baselines import (
     assert_same,
     assert_state,
@@ -65,15 +66,7 @@ def bemi(settings: Settings, *arguments: str) -> tuple[int, str, str]:
 
 def lose_slot(settings: Settings) -> None:
     with psycopg.connect(settings.source_url, autocommit=True) as conn:
-
-        def dropped() -> bool:
-            try:
-                conn.execute("select pg_drop_replication_slot(%s)", [settings.slot])
-            except psycopg.errors.ObjectInUse:
-                return False
-            return True
-
-        until(dropped, 30, "the slot is free to be dropped")
+        databases.drop_slot(conn, settings.slot)
 
 
 def do_something_unseen(conn: psycopg.Connection[Any], seed: int) -> None:

@@ -1,6 +1,7 @@
 """Names for test databases, and dropping them with everything that holds on to them."""
 
 import itertools
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -37,18 +38,22 @@ def drop_slots(connection: psycopg.Connection, database: str) -> None:
         "SELECT slot_name FROM pg_replication_slots WHERE database = %s", [database]
     ).fetchall()
     for (slot,) in slots:
+        drop_slot(connection, slot)
 
-        def dropped(slot: str = slot) -> bool:
-            # A walsender that is being replaced by a reconnecting client is ended as well.
-            connection.execute(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-                " WHERE slot_name = %s AND active",
-                [slot],
-            )
-            try:
-                connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
-            except psycopg.errors.ObjectInUse:
-                return False
-            return True
 
-        until(dropped, 10, f"slot {slot} is free to be dropped")
+def drop_slot(connection: psycopg.Connection[Any], slot: str) -> None:
+    """Also of a walsender that has not ended yet, or is being replaced by a reconnecting client."""
+
+    def dropped() -> bool:
+        connection.execute(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+            " WHERE slot_name = %s AND active",
+            [slot],
+        )
+        try:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+        except psycopg.errors.ObjectInUse:
+            return False
+        return True
+
+    until(dropped, 10, f"slot {slot} is free to be dropped")

@@ -235,10 +235,15 @@ def _spelled(flag: Argument) -> str:
 
 
 _VALUES: Final = {
+    "--after": "COLUMN=VALUE",
+    "--before": "COLUMN=VALUE",
+    "--behind": "CURSOR",
     "--context": "KEY=VALUE",
     "--destination-url": "URL",
+    "--from-position": "LSN",
     "--reader": "ROLE",
     "--source-url": "URL",
+    "--to-position": "LSN",
 }
 
 

@@ -116,11 +116,20 @@ def test_flags_that_do_not_go_together_are_exit_code_2(
     assert "\nfix: give " in err
 
 
+ARGUMENTS = {
+    "source": ["list"],
+    "show": ["00000000-0000-0000-0000-000000000000"],
+    "history": ["todo", "1"],
+    "blame": ["todo", "1"],
+    "trace": ["r-1"],
+}
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_a_missing_setting_is_exit_code_1_with_the_fix(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    code, out, err = called(capsys, *([name, "list"] if name == "source" else [name]))
+    code, out, err = called(capsys, name, *ARGUMENTS.get(name, []))
     assert (code, out) == (1, "")
     assert "error: " in err
     assert "fix: set it in the environment, as in BEMI_" in err
@@ -129,8 +138,7 @@ def test_a_missing_setting_is_exit_code_1_with_the_fix(
 @pytest.mark.parametrize(
     "command",
     [
-        *([name] for name in COMMANDS if name not in ("demo", "run", "source")),
-        ["source", "list"],
+        *([name, *ARGUMENTS.get(name, [])] for name in COMMANDS if name not in ("demo", "run")),
         *(["source", name, "shop"] for name in ("add", "pause", "resume", "remove")),
     ],
 )

@@ -10,7 +10,9 @@ from cyclopts import Group, Parameter, Token, validators
 
 from bemi import config, times
 from bemi.config import History, Settings
-from bemi.store.filters import Filters
+from bemi.errors import UsageError
+from bemi.lsn import Lsn
+from bemi.store.filters import Filters, Place
 
 _CONNECTION = Group.create_ordered("Connection")
 _FILTERS = Group.create_ordered("Filters")
@@ -28,6 +30,7 @@ def _texts(_type: Any, value: Any) -> None:
 
 
 Text = Annotated[str | None, Parameter(validator=_texts)]
+Required = Annotated[str, Parameter(validator=_texts)]
 Names = Annotated[tuple[str, ...], Parameter(validator=_texts)]
 
 
@@ -105,18 +108,53 @@ def _pairs(_type: Any, tokens: Sequence[Token]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def _place(_type: Any, tokens: Sequence[Token]) -> Place:
+    return Place.parse(tokens[0].value)
+
+
+def _position(_type: Any, tokens: Sequence[Token]) -> int:
+    return int(Lsn.parse(tokens[0].value))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormFlags:
+    """In which form a command that lists changes prints them."""
+
+    json: bool = False
+    "Print one JSON value: a list of changes, with the columns of the relation `changes`."
+    ndjson: bool = False
+    "Print one JSON object per line, as they are read."
+
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        if self.json and self.ndjson:
+            raise UsageError("--json and --ndjson are two forms of output", fix="give one of them")
+
+
+Pairs = Annotated[
+    tuple[tuple[str, str], ...], Parameter(converter=_pairs, n_tokens=1, validator=_texts)
+]
+Position = Annotated[int | None, Parameter(converter=_position, n_tokens=1)]
 Moment = Annotated[datetime | None, Parameter(converter=_moment, n_tokens=1)]
 
 
 @Parameter(name="*", group=_FILTERS)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilterFlags:
-    """The filters, the same in every command that has them. Times without an offset are in UTC."""
+@dataclass(frozen=True, kw_only=True)
+class RowFlags:
+    """Of which table and row."""
 
     table: Text = None
     "SCHEMA.TABLE, or a table in the schema public."
     key: Text = None
     'Primary key of the row; a composite one as JSON: \'["1","2"]\'.'
+
+
+@Parameter(name="*", group=_FILTERS)
+@dataclass(frozen=True, kw_only=True)
+class ChangeFlags:
+    """All other filters. Times without an offset are in UTC."""
+
     operation: tuple[Operation, ...] = ()
     "What was done; repeatable."
     since: Moment = None
@@ -125,28 +163,57 @@ class FilterFlags:
     "Committed at or before; written like --since."
     transaction: int | None = None
     "Number of the transaction on the source."
-    context: Annotated[
-        tuple[tuple[str, str], ...],
-        Parameter(converter=_pairs, n_tokens=1, validator=_texts),
-    ] = ()
+    context: Pairs = ()
     "KEY=VALUE in the context, compared as text; a dotted KEY reaches nested ones; repeatable."
+    trace: Text = None
+    "A trace_id or request_id in the context: all that one request did."
+    before: Pairs = ()
+    "COLUMN=VALUE in the row before the change, compared as text; repeatable."
+    after: Pairs = ()
+    "COLUMN=VALUE in the row after the change, compared as text; repeatable."
     changed: Text = None
     "Column that an update changed."
+    from_position: Position = None
+    "Committed at this position of the source's log or behind it, like 0/1A2B3C4D."
+    to_position: Position = None
+    "Committed at this position or before it."
     source: Text = None
     "Name of the source."
+    oldest_first: bool = False
+    "The oldest come first, instead of the newest."
+    behind: Annotated[Place | None, Parameter(converter=_place, n_tokens=1, accepts_keys=False)] = (
+        None
+    )
+    "What follows this place, which the end of a page names: the next page."
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1), show_default=True)] = 20
-    "At most so many, the newest first."
+    "At most so many."
 
-    def filters(self) -> Filters:
+    def filters(self, *, table: str | None = None, key: str | None = None) -> Filters:
         return Filters(
-            table=self.table,
-            key=self.key,
+            table=table,
+            key=key,
             operation=tuple(name.upper() for name in self.operation),
             since=self.since,
             until=self.until,
             transaction=self.transaction,
             context=self.context,
+            trace=self.trace,
+            before=self.before,
+            after=self.after,
             changed=self.changed,
+            from_position=self.from_position,
+            to_position=self.to_position,
             source=self.source,
+            oldest_first=self.oldest_first,
+            behind=self.behind,
             limit=self.limit,
         )
+
+
+@Parameter(name="*", group=_FILTERS)
+@dataclass(frozen=True, kw_only=True)
+class FilterFlags(ChangeFlags, RowFlags):
+    """The filters, the same in every command that has them."""
+
+    def filters(self, *, table: str | None = None, key: str | None = None) -> Filters:
+        return super().filters(table=table or self.table, key=key or self.key)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from bemi.lsn import Lsn
+from bemi.times import spell
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -24,6 +27,8 @@ _COMMANDING: Final = re.compile(
 )
 _WIDTH_WITHOUT_TERMINAL: Final = 100
 _LONGEST_VALUE: Final = 200
+# Numbers stay numbers, with all of their digits.
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class _Literal(str):
@@ -93,14 +98,14 @@ def lines(value: str) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON value, with numbers as exact as they came."""
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.format(_encode(value), indent=2) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def print_ndjson(value: Any) -> None:
     """One JSON value on one line."""
     # In one piece, so that a reader at the other end of a pipe never sees half a line.
-    sys.stdout.buffer.write(msgspec.json.encode(value).replace(b"\n", b" ") + b"\n")
+    sys.stdout.buffer.write(_encode(value).replace(b"\n", b" ") + b"\n")
 
 
 def members(raw: msgspec.Raw) -> dict[str, str]:
@@ -159,6 +164,70 @@ def print_changes(rows: Sequence[Any], to: "Console", *, with_source: bool = Fal
             _pairs(members(row.context)),
         )
     show(made, to)
+
+
+def print_change(row: Any, to: "Console") -> None:
+    """One change: each column before and after, and all that is known of where it came from."""
+    before, after = members(row.before), members(row.after)
+    to.print(_what(row))
+    if before or after:
+        made = table("column", "before", "after")
+        for name in {**before, **after}:
+            differs = before.get(name) != after.get(name) or name not in before
+            style = "" if differs else "dim"
+            made.add_row(
+                text(name, style),
+                text(before.get(name, ""), style),
+                text(after.get(name, ""), style),
+            )
+        to.print()
+        show(made, to)
+    made = table("", "")
+    made.show_header = False
+    facts = {
+        **{f"context {name}": value for name, value in members(row.context).items()},
+        "committed": spell(row.committed_at),
+        "transaction": str(row.transaction_id),
+        "position": f"{Lsn(row.position)}, committed at {Lsn(row.commit_position)}",
+        "source": f"{row.source} ({row.database})",
+        "rules": "" if row.rules is None else f"version {row.rules}",
+        "id": str(row.id),
+    }
+    for name, value in facts.items():
+        if value:
+            made.add_row(text(name, "dim"), text(value))
+    to.print()
+    show(made, to)
+
+
+def print_blame(rows: Sequence[Any], to: "Console") -> None:
+    """Of each column its value, and the change that it is of."""
+    made = table("column", "value", "before", "since (UTC)", "change", "context")
+    for fixed in (3, 4):
+        made.columns[fixed].no_wrap = True
+    for row in rows:
+        change = row.change
+        context = {name: _spoken(value) for name, value in change.context.items()}
+        since = f"{change.committed_at:%Y-%m-%d}\n{change.committed_at:%H:%M:%S}"
+        made.add_row(
+            text(row.column),
+            text(shortened(_spoken(row.value))),
+            text("" if row.previous is None else shortened(_spoken(row.previous))),
+            since if row.exact else f"{since}\nor before",
+            _stacked(
+                [
+                    text(change.operation, _STYLES.get(change.operation, "blue")),
+                    text(str(change.id), "dim"),
+                ]
+            ),
+            _pairs(context),
+        )
+    show(made, to)
+
+
+def _spoken(value: object) -> str:
+    """A value of Python's as people read it in JSON, texts bare."""
+    return value if isinstance(value, str) else _encode(value).decode()
 
 
 _STYLES: Final = {"CREATE": "green", "UPDATE": "yellow", "DELETE": "red", "TRUNCATE": "red"}

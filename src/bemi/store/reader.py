@@ -4,11 +4,9 @@ Reads the relation `changes` and the bookkeeping beside it, and writes nothing. 
 stay the JSON that the server sent, so that no number passes through a float.
 """
 
-import json
-import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -19,11 +17,10 @@ from psycopg.adapt import Loader
 from psycopg.rows import class_row
 
 from bemi.lsn import Lsn
-from bemi.store.filters import Filters
+from bemi.store.filters import Filters, Place
+from bemi.store.query import compiled
 
 _FETCH: Final = 1000
-# A number as jsonb prints it: never with an exponent.
-_NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?")
 _BITS_BEHIND_SOURCE: Final = 32
 _SOURCE_MASK: Final = 0xFFF
 
@@ -52,6 +49,10 @@ class StoredChange(msgspec.Struct, frozen=True):
     previous_key: str | None
     flags: list[str] | None
     rules: int | None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.committed_at, self.commit_position, self.ordinal, self.epoch)
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -103,12 +104,14 @@ class _JsonAsItIs(Loader):
         return msgspec.Raw(bytes(data))
 
 
-def changes(conn: psycopg.Connection[Any], schema: str, filters: Filters) -> Iterator[StoredChange]:
-    """The changes that the filters let through, newest first, as of one moment.
+def changes(
+    conn: psycopg.Connection[Any], schema: str, filters: Filters
+) -> Generator[StoredChange]:
+    """The changes that the filters let through, in their order, as of one moment.
 
     Read in pieces, so that a history of any size takes constant memory.
     """
-    query, parameters = _query(schema, filters)
+    query, parameters = compiled(schema, filters, StoredChange.__struct_fields__)
     with (
         conn.transaction(),
         conn.cursor("bemi_changes", row_factory=class_row(StoredChange)) as cursor,
@@ -118,6 +121,12 @@ def changes(conn: psycopg.Connection[Any], schema: str, filters: Filters) -> Ite
         cursor.itersize = _FETCH
         cursor.execute(query, parameters)
         yield from cursor
+
+
+def sources(conn: psycopg.Connection[Any], schema: str) -> list[str]:
+    """The names of all that the history has had changes of, or will."""
+    query = sql.SQL("select name from {} order by name").format(sql.Identifier(schema, "sources"))
+    return [row[0] for row in conn.execute(query)]
 
 
 def has_changes(conn: psycopg.Connection[Any], schema: str) -> bool:
@@ -212,93 +221,3 @@ def status(conn: psycopg.Connection[Any], schema: str) -> list[SourceStatus]:
             removed_at,
         ) in rows
     ]
-
-
-def _query(schema: str, filters: Filters) -> tuple[sql.Composed, list[object]]:
-    conditions: list[LiteralString] = []
-    parameters: list[object] = []
-
-    def require(condition: LiteralString, *values: object) -> None:
-        conditions.append(condition)
-        parameters.extend(values)
-
-    if filters.table is not None:
-        before, dot, after = filters.table.partition(".")
-        require('schema = %s and "table" = %s', *((before, after) if dot else ("public", before)))
-    if filters.key is not None:
-        key = _stored_key(filters.key)
-        # An update that changed the key belongs to the history of both.
-        require("(primary_key = any(%s) or previous_key = any(%s))", key, key)
-    if filters.operation:
-        require("operation = any(%s)", list(filters.operation))
-    if filters.since is not None:
-        require("committed_at >= %s", filters.since)
-    if filters.until is not None:
-        require("committed_at <= %s", filters.until)
-    if filters.transaction is not None:
-        require("transaction_id = %s", filters.transaction)
-    if filters.source is not None:
-        require("source = %s", filters.source)
-    if filters.changed is not None:
-        require(
-            "operation = 'UPDATE' and before -> %s::text is distinct from after -> %s::text "
-            "and not %s = any(coalesce(flags, '{}'))",
-            filters.changed,
-            filters.changed,
-            f"unchanged:{filters.changed}",
-        )
-    for path, value in filters.context:
-        alternatives = _context_conditions(path, value)
-        require(
-            f"({' or '.join(condition for condition, _ in alternatives)})",
-            *(parameter for _, some in alternatives for parameter in some),
-        )
-    query = sql.SQL("select {} from {}").format(
-        sql.SQL(", ").join(map(sql.Identifier, StoredChange.__struct_fields__)),
-        sql.Identifier(schema, "changes"),
-    )
-    if conditions:
-        query += sql.SQL(" where {}").format(sql.SQL(" and ").join(map(sql.SQL, conditions)))
-    # The order of the store's unique index, backwards.
-    query += sql.SQL(" order by committed_at desc, commit_position desc, ordinal desc, epoch desc")
-    if filters.limit is not None:
-        query += sql.SQL(" limit %s")
-        parameters.append(filters.limit)
-    return query, parameters
-
-
-def _stored_key(text: str) -> list[str]:
-    """The key as it was typed, and, for a composite one, in the spacing of the store."""
-    try:
-        parts = json.loads(text)
-    except (ValueError, RecursionError):
-        return [text]
-    if not isinstance(parts, list) or not parts:
-        return [text]
-    texts = [part if part is None or isinstance(part, str) else json.dumps(part) for part in parts]
-    return [text, msgspec.json.encode(texts).decode()]
-
-
-def _context_conditions(path: str, value: str) -> list[tuple[LiteralString, list[object]]]:
-    """Ways in which a context can have `value` at `path`; each can use the GIN index."""
-    found: list[tuple[LiteralString, list[object]]] = []
-    # A name may itself have dots in it.
-    for names in {tuple(path.split(".")), (path,)}:
-        found.append(("context @> %s::jsonb", [_nested(names, json.dumps(value))]))
-        if value in ("true", "false", "null"):
-            found.append(("context @> %s::jsonb", [_nested(names, value)]))
-        elif _NUMBER.fullmatch(value):
-            # 7 and 7.0 are the same number, but not the same text.
-            found.append(
-                (
-                    "(context @> %s::jsonb and context #>> %s::text[] = %s)",
-                    [_nested(names, value), list(names), value],
-                )
-            )
-    return found
-
-
-def _nested(names: tuple[str, ...], value: str) -> str:
-    for name in reversed(names):
-        value = f"{{{json.dumps(name)}:{value}}}"
-    return value

@@ -1,0 +1,77 @@
+"""How the commands that list changes do it: as a table, one JSON value, or a stream of them."""
+
+import sys
+from typing import Any
+
+import psycopg
+
+from bemi.cli import output
+from bemi.cli.options import ChangeFlags, FormFlags
+from bemi.config import History
+from bemi.connections import connect, explained
+from bemi.store import migrate, reader
+from bemi.store.filters import Filters
+from bemi.store.reader import StoredChange
+from bemi.times import spell
+
+
+def show(history: History, wanted: Filters, form: FormFlags) -> int:
+    """Prints the changes that are wanted. Raises BemiError."""
+    with (
+        connect(history.url, what="destination", client_encoding="utf8") as conn,
+        explained("destination"),
+    ):
+        migrate.require_current(conn, history.schema)
+        found = reader.changes(conn, history.schema, wanted)
+        if form.ndjson:
+            for change in found:
+                output.print_ndjson(change)
+            return 0
+        rows = list(found)
+        if form.json:
+            output.print_json(rows)
+            return 0
+        if not rows:
+            _explain(conn, history.schema, wanted)
+            return 0
+        several = wanted.source is None and len(reader.sources(conn, history.schema)) > 1
+    output.print_changes(rows, output.console(), with_source=several)
+    if len(rows) == wanted.limit:
+        _more(rows, wanted)
+    return 0
+
+
+def echo(filters: ChangeFlags) -> None:
+    """What the times that were typed came to, beside the output, not in it."""
+    bounds = [
+        f"{word} {spell(moment)}"
+        for word, moment in (("since", filters.since), ("until", filters.until))
+        if moment is not None
+    ]
+    if bounds:
+        print(", ".join(bounds), file=sys.stderr)
+
+
+def _explain(conn: psycopg.Connection[Any], schema: str, wanted: Filters) -> None:
+    """Why there may be nothing."""
+    if not reader.has_changes(conn, schema):
+        print(
+            "the history has no changes yet; `bemi run` captures them, and `bemi status` tells"
+            " whether it runs"
+        )
+        return
+    print("no changes match")
+    if wanted.table:
+        within, _, name = wanted.table.rpartition(".")
+        known = reader.tables_called(conn, schema, name)
+        elsewhere = [f"{other}.{name}" for other in known if other != "public"]
+        if not known:
+            print(f"the history has no change of a table {output.printable(name)}")
+        elif elsewhere and not within:
+            print(f"did you mean {' or '.join(map(output.printable, elsewhere))}?")
+
+
+def _more(rows: list[StoredChange], wanted: Filters) -> None:
+    which = "oldest" if wanted.oldest_first else "newest"
+    first = f"the {which} {wanted.limit}" if wanted.behind is None else f"{wanted.limit} more"
+    print(f"{first}; --limit shows more, --behind {rows[-1].place} the next ones")

@@ -1,0 +1,51 @@
+"""`bemi show`: one change, whole."""
+
+from uuid import UUID
+
+from bemi.cli.options import ConfigFlags
+
+
+def command(
+    id: UUID,
+    /,
+    *,
+    connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
+    json: bool = False,
+) -> int:
+    """Show one change, with all of its columns and where it came from.
+
+    Columns that an update left alone are dim.
+
+        bemi show 00003d09-0000-8000-8000-5a1f3b7c9d2e
+
+    Parameters
+    ----------
+    id
+        The change's id, as `bemi changes --json` and SQL have it.
+    json
+        Print one JSON object, with the columns of the relation `changes`.
+    """
+    history = connection.history()
+
+    from bemi.cli import output
+    from bemi.connections import connect, explained
+    from bemi.errors import UnknownStateError
+    from bemi.store import migrate, reader
+    from bemi.store.filters import Filters
+
+    with (
+        connect(history.url, what="destination", client_encoding="utf8") as conn,
+        explained("destination"),
+    ):
+        migrate.require_current(conn, history.schema)
+        found = list(reader.changes(conn, history.schema, Filters(id=id)))
+    if not found:
+        raise UnknownStateError(
+            f"there is no change {id} in the history", fix="`bemi changes --json` lists ids"
+        )
+    (change,) = found
+    if json:
+        output.print_json(change)
+    else:
+        output.print_change(change, output.console())
+    return 0

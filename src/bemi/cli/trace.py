@@ -1,0 +1,33 @@
+"""`bemi trace`: what one request did."""
+
+import dataclasses
+
+from bemi.cli.options import ConfigFlags, FilterFlags, FormFlags, Required
+
+
+def command(
+    id: Required,
+    /,
+    *,
+    filters: FilterFlags = FilterFlags(),  # noqa: B008 - frozen
+    connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
+    form: FormFlags = FormFlags(),  # noqa: B008 - frozen
+) -> int:
+    """List what one request or trace did, over all sources, in the order of the commits.
+
+    It is what has this id as `request_id` or as `trace_id` in its context.
+
+        bemi trace 4bf92f3577b34da6a3ce929d0e0e4736
+
+    Parameters
+    ----------
+    id
+        A request_id or trace_id, as contexts have it.
+    """
+    history = connection.history()
+
+    from bemi.cli import listing
+
+    listing.echo(filters)
+    wanted = dataclasses.replace(filters.filters(), trace=id, oldest_first=True)
+    return listing.show(history, wanted, form)

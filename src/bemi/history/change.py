@@ -1,0 +1,67 @@
+"""A change as applications read it: its images and its context as Python's values."""
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Self
+from uuid import UUID
+
+import msgspec
+
+from bemi.integrations.reading import difference
+from bemi.store.filters import Place
+from bemi.store.reader import StoredChange
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the relation `changes`, with the names of its columns.
+
+    `before`, `after` and `context` are dictionaries; whole numbers in them are int, all others
+    Decimal, so that no digit is lost.
+    """
+
+    id: UUID
+    database: str
+    schema: str
+    table: str
+    primary_key: str | None
+    operation: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    context: dict[str, Any]
+    committed_at: datetime
+    queued_at: datetime
+    created_at: datetime
+    transaction_id: int
+    position: int
+    commit_position: int
+    ordinal: int
+    epoch: int
+    source: str
+    previous_key: str | None
+    flags: tuple[str, ...]
+    rules: int | None
+
+    @classmethod
+    def of(cls, stored: StoredChange) -> Self:
+        values = msgspec.structs.asdict(stored)
+        for name in ("before", "after", "context"):
+            values[name] = json.loads(bytes(values[name]), parse_float=Decimal)
+        return cls(**{**values, "flags": tuple(stored.flags or ())})
+
+    def diff(self) -> dict[str, tuple[Any, Any]]:
+        """The columns whose values differ, each with the value before and the one after.
+
+        Of a row that was created or deleted that is all of its columns, with None on the other
+        side; so it is of an update whose old row is not known (flag `before_unknown`).
+        """
+        return difference(self.before, self.after)
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands in the feed: `behind=` takes it, for what follows."""
+        return str(self.place)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.committed_at, self.commit_position, self.ordinal, self.epoch)

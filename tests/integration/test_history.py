@@ -1,0 +1,256 @@
+"""`bemi.History` answers the questions that people have."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+import bemi
+from bemi.errors import SetupError, UnknownStateError, UsageError
+from tests.integration.conftest import Track
+from tests.support.tracked import Tracked
+
+TABLE = "create table todo (id int primary key, task text, price numeric, done bool, tags text[])"
+EMIT = "select pg_logical_emit_message(true, '_bemi', %s)"
+
+
+class Shop:
+    """A tracked table whose statements say who they are."""
+
+    def __init__(self, at: Tracked) -> None:
+        self.at = at
+        self.history = bemi.History(at.settings.destination_url)
+
+    def write(self, statement: str, context: str = "{}") -> None:
+        with self.at.source.transaction():
+            self.at.source.execute(EMIT, [context])
+            self.at.source.execute(statement.encode())
+
+    def ready(self) -> bemi.History:
+        self.at.catch_up()
+        return self.history
+
+
+@pytest.fixture(params=["full", "default"])
+def shop(request: pytest.FixtureRequest, tracked: Track) -> Iterator[Shop]:
+    """With whole old rows in the log, and without."""
+    full = ("public.todo",) if request.param == "full" else ()
+    made = Shop(tracked(TABLE, full=full))
+    yield made
+    made.history.close()
+
+
+def test_changes_have_values_of_python(shop: Shop) -> None:
+    shop.write(
+        "insert into todo values (1, 'milk', 1.10, false, '{a}')", '{"user_id": 7, "n": 1.50}'
+    )
+    shop.write("update todo set price = 12345678901234567890.5, done = true")
+    update, create = shop.ready().changes()
+    assert (create.operation, create.before) == ("CREATE", {})
+    assert create.after == {
+        "id": 1,
+        "task": "milk",
+        "price": Decimal("1.10"),
+        "done": False,
+        "tags": ["a"],
+    }
+    assert str(create.context["n"]) == "1.50"
+    assert update.diff() == {
+        "price": (Decimal("1.10"), Decimal("12345678901234567890.5")),
+        "done": (False, True),
+    }
+    assert shop.history.change(update.id) == shop.history.change(str(update.id)) == update
+    with pytest.raises(UnknownStateError, match="there is no change"):
+        shop.history.change(uuid.uuid4())
+
+
+def test_filters_narrow_down(shop: Shop) -> None:
+    shop.write("insert into todo values (1, 'milk', 1.10, false), (2, 'oats', 2, null)")
+    shop.write("update todo set done = true where id = 1", '{"user_id": 7, "tenant": {"id": "a"}}')
+    shop.write("delete from todo where id = 2", '{"user_id": "7", "request_id": "r-1"}')
+    history = shop.ready()
+
+    def found(**filters: Any) -> list[tuple[str, str | None]]:
+        return [(change.operation[0], change.primary_key) for change in history.changes(**filters)]
+
+    everything = [("D", "2"), ("U", "1"), ("C", "2"), ("C", "1")]
+    assert found() == everything
+    assert found(oldest_first=True) == everything[::-1]
+    assert found(table="todo", key=1) == found(key="1") == [("U", "1"), ("C", "1")]
+    assert found(operation="delete") == [("D", "2")]
+    assert found(operation=["create", "update"]) == everything[1:]
+    assert found(context={"user_id": 7}) == found(context={"user_id": "7"}) == everything[:2]
+    assert found(context={"tenant.id": "a"}) == [("U", "1")]
+    assert found(trace="r-1") == [("D", "2")]
+    assert found(after={"done": True}) == [("U", "1")]
+    assert found(after={"price": Decimal("1.10")}, operation="create") == [("C", "1")]
+    assert found(after={"done": None}) == [("C", "2")]
+    assert found(before={"task": "oats"}) == [("D", "2")]
+    assert found(changed="done") == [("U", "1")]
+    assert found(since="1h") == everything
+    assert found(until="1h") == found(since=datetime.now(UTC) + timedelta(hours=1)) == []
+    first, *_, last = history.changes(oldest_first=True)
+    assert found(from_position=last.commit_position) == [("D", "2")]
+    assert found(to_position=first.commit_position) == everything[2:]
+    assert found(transaction=last.transaction_id) == [("D", "2")]
+    assert found(source=last.source) == everything
+    assert found(source="elsewhere") == found(table="elsewhere") == []
+
+
+def test_pages_follow_each_other(shop: Shop) -> None:
+    for number in range(7):
+        shop.write(f"insert into todo values ({number}), ({number + 100})")
+    history = shop.ready()
+    for oldest_first in (False, True):
+        whole = [*history.changes(oldest_first=oldest_first)]
+        paged, cursor = [], None
+        while page := [*history.changes(limit=3, behind=cursor, oldest_first=oldest_first)]:
+            paged += page
+            cursor = page[-1].cursor
+        assert paged == whole
+        assert len(whole) == 14
+
+
+def test_a_row_is_followed_under_its_key(shop: Shop) -> None:
+    shop.write("insert into todo values (1, 'milk')")
+    shop.write("update todo set id = 2, task = 'oats'")
+    shop.write("delete from todo")
+    shop.write("insert into todo values (1, 'other')")
+    history = shop.ready()
+    assert [change.operation for change in history.row("todo", 1)] == ["CREATE", "UPDATE", "CREATE"]
+    assert [change.operation for change in history.row("todo", "2")] == ["DELETE", "UPDATE"]
+    assert [each.operation for each in history.row("todo", 2, operation="delete")] == ["DELETE"]
+
+
+def test_who_set_each_column(shop: Shop) -> None:
+    shop.write("insert into todo values (1, 'milk', 1, false, '{}')", '{"user_id": "ann"}')
+    shop.write("update todo set task = 'oats'", '{"user_id": "bob"}')
+    shop.write("update todo set task = 'milk', done = true", '{"user_id": "cid"}')
+    shop.write("update todo set price = 1", '{"user_id": "nobody"}')
+    shop.write("update todo set id = 2", '{"user_id": "eve"}')
+    history = shop.ready()
+
+    def told() -> dict[str, tuple[object, object, object, bool]]:
+        return {
+            each.column: (each.value, each.previous, each.change.context["user_id"], each.exact)
+            for each in history.blame("todo", 2)
+        }
+
+    expected: dict[str, tuple[object, object, object, bool]] = {
+        "id": (2, 1, "eve", True),
+        "task": ("milk", "oats", "cid", True),
+        "price": (1, None, "ann", True),
+        "done": (True, False, "cid", True),
+        "tags": ([], None, "ann", True),
+    }
+    assert told() == expected
+    shop.write("delete from todo", '{"user_id": "dan"}')
+    shop.write("insert into todo values (1, 'another one')")
+    shop.at.catch_up()
+    assert told() == expected, "as it last was"
+    assert {each.change.operation for each in history.blame("todo", 1)} == {"CREATE"}
+    with pytest.raises(UnknownStateError, match="no change of todo 3"):
+        history.blame("todo", 3)
+
+
+def test_who_set_a_column_that_was_not_sent(tracked: Track) -> None:
+    """A long value that an update left alone is not in the log; who set it is known."""
+    at = Shop(tracked("create table todo (id int primary key, body text, n int)"))
+    at.write(
+        "insert into todo select 1, string_agg(md5(i::text), '') from generate_series(1, 500) i"
+    )
+    at.write("update todo set n = 1", '{"user_id": "bob"}')
+    at.write("update todo set n = 1", '{"user_id": "cid"}')
+    found = {each.column: each for each in at.ready().blame("todo", 1)}
+    at.history.close()
+    assert found["body"].change.operation == "CREATE"
+    assert found["n"].change.context == {"user_id": "bob"}
+    assert all(each.exact for each in found.values())
+
+
+def test_what_one_request_did(shop: Shop) -> None:
+    shop.write("insert into todo values (1)", '{"request_id": "r-1"}')
+    shop.write("insert into todo values (2)", '{"request_id": "r-2"}')
+    shop.write("update todo set task = 'a'", '{"request_id": "job", "trace_id": "r-1"}')
+    done = [(each.operation, each.primary_key) for each in shop.ready().trace("r-1")]
+    assert done == [("CREATE", "1"), ("UPDATE", "1"), ("UPDATE", "2")]
+
+
+HOSTILE = [
+    "'; drop table todo; --",
+    '"',
+    "%s",
+    "{}",
+    "\\",
+    "a'b\"c",
+    "\u202e",
+    "x" * 63,
+    "木",
+    "%(a)s",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_hostile_names_and_values_are_data(shop: Shop, value: str) -> None:
+    with shop.at.source.transaction():
+        shop.at.source.execute(EMIT, ["{}"])
+        shop.at.source.execute("insert into todo values (1, %s)", [value])
+    history = shop.ready()
+    assert [each.after["task"] for each in history.changes(after={"task": value})] == [value]
+    for filters in (
+        {"table": value}, {"key": value}, {"changed": value}, {"source": value}, {"trace": value},
+        {"context": {value: value}}, {"before": {value: value}}, {"after": {value: None}},
+    ):  # fmt: skip
+        assert [*history.changes(**filters)] == []
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"operation": "upsert"}, "there is no operation UPSERT"),
+        ({"since": "soon"}, "'soon' is not a time"),
+        ({"until": datetime(2026, 1, 1)}, "has no time zone"),  # noqa: DTZ001
+        ({"behind": "page 2"}, "is not the cursor of a page"),
+        ({"id": "7"}, "badly formed"),
+        ({"from_position": "here"}, "here"),
+        ({"tabel": "todo"}, "there is no filter tabel"),
+        ({"key": object()}, "a key of the type object"),
+    ],
+)
+def test_what_means_nothing_is_refused(filters: dict[str, Any], message: str) -> None:
+    with pytest.raises(bemi.BemiError, match=message):
+        bemi.History("postgresql://nowhere").changes(**filters)
+
+
+def test_where_there_is_no_history_it_says_so(source_url: str) -> None:
+    with bemi.History(source_url) as history, pytest.raises(SetupError, match="no history in"):
+        [*history.changes()]
+    with pytest.raises(UsageError):
+        history.changes(operation="upsert")
+
+
+def test_questions_within_questions(shop: Shop) -> None:
+    shop.write("insert into todo values (1), (2), (3)")
+    history = shop.ready()
+    for change in history.changes():
+        assert history.change(change.id) == change
+        assert [each.change for each in history.blame("todo", change.after["id"])] == [change] * 5
+    assert len(history._idle) == 2
+    for _ in history.changes():
+        break
+    assert len(history._idle) == 2
+
+
+def test_a_history_can_be_closed_and_asked_again(shop: Shop) -> None:
+    shop.write("insert into todo select generate_series(1, 3000)")
+    history = shop.ready()
+    assert len([*history.changes()]) == 3000
+    with history:
+        begun = history.changes()
+        next(begun)
+    with pytest.raises(bemi.BemiError):
+        list(begun)
+    assert len([*history.changes(limit=2)]) == 2
