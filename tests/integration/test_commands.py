@@ -153,6 +153,21 @@ def test_each_column_has_its_author(todo: Todo) -> None:
     assert (code, "no change of todo 3" in err) == (1, True)
 
 
+def test_a_table_as_it_was(todo: Todo) -> None:
+    create = json.loads(todo.bemi("changes", "--oldest-first", "--limit", "1", "--json")[1])[0]
+    code, out, _ = todo.bemi("at", create["id"], "todo")
+    assert code == 0
+    assert "\x1b" not in out
+    assert "1.10" in out
+    _, out, _ = todo.bemi("at", create["id"], "todo", "--json")
+    assert [row["id"] for row in json.loads(out)] == [1, 2]
+    assert json.loads(todo.bemi("at", create["id"], "todo", "2", "--json")[1])["task"] == "x"
+    assert json.loads(todo.bemi("at", create["id"], "todo", "3", "--json")[1]) is None
+    code, _, err = todo.bemi("at", "2020-01-01", "todo")
+    assert (code, "begins after" in err) == (1, True)
+    assert todo.bemi("at", "once", "todo")[0] == 2
+
+
 def test_a_request_leaves_a_trace(todo: Todo) -> None:
     todo.write("update todo set price = 3; delete from todo", request_id="r-1")
     worker.run(todo.settings, stop=threading.Event(), until_caught_up=True)

@@ -10,6 +10,7 @@ import pytest
 
 import bemi
 from bemi.errors import SetupError, UnknownStateError, UsageError
+from bemi.lsn import Lsn
 from tests.integration.conftest import Track
 from tests.support.tracked import Tracked
 
@@ -230,6 +231,38 @@ def test_where_there_is_no_history_it_says_so(source_url: str) -> None:
         [*history.changes()]
     with pytest.raises(UsageError):
         history.changes(operation="upsert")
+
+
+def test_rows_as_they_were(shop: Shop) -> None:
+    shop.write("insert into todo values (1, 'milk', 1.10), (2, 'oats', null)")
+    shop.write("update todo set task = 'oat milk', id = 3 where id = 1")
+    shop.write("delete from todo where id = 2")
+    history = shop.ready()
+    delete, update, *_, create = history.changes()
+
+    def tasks(when: Any, *key: object) -> dict[str | None, object]:
+        return {row.key: row.values["task"] for row in history.at(when, "todo", *key)}
+
+    assert tasks(create.id) == {"1": "milk", "2": "oats"}
+    assert tasks(str(update.id)) == {"3": "oat milk", "2": "oats"}
+    assert tasks(delete.committed_at) == {"3": "oat milk"}
+    assert tasks(str(Lsn(delete.commit_position))) == {"3": "oat milk"}
+    assert tasks(create.id, 1) == {"1": "milk"}
+    assert tasks(update.id, 1) == tasks(delete.id, "2") == {}
+    assert tasks(update.id, 3) == {"3": "oat milk"}
+    (row,) = history.at(update.committed_at, "public.todo", 3)
+    assert row.values["price"] == Decimal("1.10")
+    for when, table, message in (
+        ("2020-01-01", "todo", "begins after"),
+        (datetime.now(UTC) + timedelta(days=1), "todo", "not known yet"),
+        ("FFFF/FFFFFFFF", "todo", "not captured yet"),
+        (create.id, "nothing", "not in the history"),
+        (uuid.uuid4(), "todo", "there is no change"),
+    ):
+        with pytest.raises(UnknownStateError, match=message):
+            list(history.at(when, table))
+    with pytest.raises(UsageError, match="'once' is not a time"):
+        history.at("once", "todo")
 
 
 def test_questions_within_questions(shop: Shop) -> None:

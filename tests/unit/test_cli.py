@@ -122,6 +122,7 @@ ARGUMENTS = {
     "history": ["todo", "1"],
     "blame": ["todo", "1"],
     "trace": ["r-1"],
+    "at": ["1h", "todo"],
 }
 
 

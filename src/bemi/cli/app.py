@@ -31,6 +31,7 @@ COMMANDS: Final = (
     "history",
     "blame",
     "trace",
+    "at",
     "recover",
     "verify",
     "teardown",

@@ -4,11 +4,12 @@ What is printed comes out of databases and may be hostile: it is never taken for
 characters that would command a terminal are shown, not sent.
 """
 
+import itertools
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,6 +28,7 @@ _COMMANDING: Final = re.compile(
 )
 _WIDTH_WITHOUT_TERMINAL: Final = 100
 _LONGEST_VALUE: Final = 200
+_MOST_ROWS: Final = 200
 # Numbers stay numbers, with all of their digits.
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -198,6 +200,40 @@ def print_change(row: Any, to: "Console") -> None:
             made.add_row(text(name, "dim"), text(value))
     to.print()
     show(made, to)
+
+
+def print_rows(rows: Iterator[Any], to: "Console") -> None:
+    """Rows as a table, the first of them; a column that is not known is marked."""
+    shown = [*itertools.islice(rows, _MOST_ROWS)]
+    if not shown:
+        print("no rows")
+        return
+    names = [*dict.fromkeys(name for row in shown for name in row.values)]
+    unknown = {
+        flag.partition(":")[2]
+        for row in shown
+        for flag in row.flags
+        if flag.startswith("unchanged:")
+    }
+    names += sorted(unknown - {*names})
+    made = table(*(printable(name) for name in names))
+    for row in shown:
+        made.add_row(
+            *(
+                text(
+                    shortened(_spoken(row.values[name]), 60),
+                    "" if row.values[name] is not None else "dim",
+                )
+                if name in row.values
+                else text("?" if f"unchanged:{name}" in row.flags else "", "dim")
+                for name in names
+            )
+        )
+    show(made, to)
+    if unknown:
+        print("?: a value that is not known")
+    if next(rows, None) is not None:
+        print(f"the first {_MOST_ROWS:,} rows; --json and --ndjson have all")
 
 
 def print_blame(rows: Sequence[Any], to: "Console") -> None:

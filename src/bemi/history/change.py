@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from bemi.history.state import StateRow
 from bemi.integrations.reading import difference
 from bemi.store.filters import Place
 from bemi.store.reader import StoredChange
@@ -46,7 +47,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, stored: StoredChange) -> Self:
         values = msgspec.structs.asdict(stored)
         for name in ("before", "after", "context"):
-            values[name] = json.loads(bytes(values[name]), parse_float=Decimal)
+            values[name] = _values(values[name])
         return cls(**{**values, "flags": tuple(stored.flags or ())})
 
     def diff(self) -> dict[str, tuple[Any, Any]]:
@@ -65,3 +66,24 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> Place:
         return Place(self.committed_at, self.commit_position, self.ordinal, self.epoch)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A row as it was: its key's text, its values, and what is special or not known of them.
+
+    A column that `flags` has as `unchanged:COLUMN` is not known and has no value here; one with
+    `stale:COLUMN` may have been rewritten by DDL since.
+    """
+
+    key: str | None
+    values: dict[str, Any]
+    flags: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stored: StateRow) -> Self:
+        return cls(key=stored.key, values=_values(stored.image), flags=tuple(sorted(stored.flags)))
+
+
+def _values(raw: msgspec.Raw) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(bytes(raw), parse_float=Decimal)
+    return found

@@ -7,7 +7,7 @@ with bemi.History(url) as history:
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, Unpack
@@ -22,8 +22,10 @@ from bemi import times
 from bemi.connections import connect, explained
 from bemi.context import wire
 from bemi.errors import SetupError, UnknownStateError, UsageError
+from bemi.history import moments
 from bemi.history.blame import Blame, blame
-from bemi.history.change import Change
+from bemi.history.change import Change, Row
+from bemi.history.state import state
 from bemi.integrations.reading import key_text, stored_key
 from bemi.lsn import Lsn
 from bemi.store import reader
@@ -148,6 +150,63 @@ class History:
             )
         return found
 
+    def at(
+        self,
+        when: datetime | str | UUID,
+        table: str,
+        key: object = None,
+        /,
+        *,
+        source: str | None = None,
+    ) -> Iterator[Row]:
+        """The rows of a table as they were, or the one with this key, read as they are taken.
+
+        `when`: a time, an LSN such as `0/1A2B3C4D`, or a change's id: after all transactions that
+        were committed by then, so that none is split. A column that was renamed since has the name
+        that it had. Raises `UnknownStateError` where the history can't tell: before its
+        baseline, in a gap, or beyond what is captured.
+        """
+        name = table if "." in table else f"public.{table}"
+        text = None if key is None else key_of(key)
+        return self._at(_when(when), name, text, source)
+
+    def _at(
+        self, when: "datetime | Lsn | UUID", table: str, key: str | None, source: str | None
+    ) -> Iterator[Row]:
+        epoch: int | None = None
+        if isinstance(when, UUID):
+            change = self.change(when)
+            source, epoch, when = change.source, change.epoch, Lsn(change.commit_position)
+        with self._connected() as conn:
+            source = source or self._source_of(conn, table)
+            if isinstance(when, datetime):
+                moment = moments.resolve(conn, self._schema, source, when)
+                epoch, when = moment.epoch, moment.commit
+            with closing(
+                state(conn, self._schema, source, table, when, epoch=epoch, key=key)
+            ) as rows:
+                for row in rows:
+                    yield Row.of(row)
+
+    def _source_of(self, conn: psycopg.Connection[Any], table: str) -> str:
+        """That which has such a table. Raises `UnknownStateError`, and `UsageError` for several."""
+        query = sql.SQL(
+            "select distinct source from {} where schema || '.' || \"table\" = %(table)s"
+            " or partition = %(table)s order by source"
+        ).format(sql.Identifier(self._schema, "coverage"))
+        found = [row[0] for row in conn.execute(query, {"table": table})]
+        if len(found) > 1:
+            raise UsageError(
+                f"{table} is in the history of several sources: {', '.join(found)}",
+                fix="say which one is meant, by source",
+            )
+        if not found:
+            raise UnknownStateError(
+                f"{table} is not in the history",
+                fix="`bemi status --coverage` lists the tables that are",
+            )
+        return str(found[0])
+
     def trace(self, id: str, /, **filters: Unpack[Filtering]) -> Iterator[Change]:
         """What one request or trace has done, over all sources, in the order of the commits.
 
@@ -252,6 +311,22 @@ def compiled(**filters: Unpack[Filtering]) -> Filters:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _when(given: datetime | str | UUID) -> "datetime | Lsn | UUID":
+    """Raises `UsageError`."""
+    if isinstance(given, UUID):
+        return given
+    try:
+        if isinstance(given, str):
+            for read in (UUID, Lsn.parse):
+                with suppress(ValueError):
+                    return read(given)
+        moment = _moment(given, datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    assert moment is not None
+    return moment
 
 
 def key_of(key: object) -> str:

@@ -7,7 +7,7 @@ coverage does in which the position lies. A partitioned table has the rows of th
 its partitions then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final, LiteralString
 
 import msgspec
@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from bemi.errors import UnknownStateError
+from bemi.errors import UnknownStateError, UsageError
 from bemi.history import multiset
 from bemi.history.names import Called, called
 from bemi.history.shapes import shaped
@@ -127,16 +127,22 @@ _KEYED: Final[LiteralString] = """
 {present}, last as (
     select distinct on (key) key, image, flags, commit_position, ordinal from (
         select primary_key as key, case when operation <> 'DELETE' then after end as image,
-            flags, commit_position, ordinal, 1 as half from present
+            flags, commit_position, ordinal, 1 as half from present where {of_row}
         union all
         select previous_key, null, null, commit_position, ordinal, 0 from present
-        where previous_key is not null
+        where previous_key is not null and {of_row}
     ) each
     order by key, commit_position desc, ordinal desc, half desc
 )
 select key, image::text, flags, commit_position, ordinal, commit_position
-from last where image is not null
+from last where image is not null and {is_row}
 """
+
+_ANY: Final = (sql.SQL("true"), sql.SQL("true"))
+_OF_ROW: Final = (
+    sql.SQL("(primary_key = %(key)s or previous_key = %(key)s)"),
+    sql.SQL("key = %(key)s"),
+)
 
 # Backwards from a change that lacks values, to where its row came to be, by the keys that it had.
 _BEFORE: Final[LiteralString] = """
@@ -167,15 +173,16 @@ def state(
     position: Lsn,
     *,
     epoch: int | None = None,
-) -> Iterator[StateRow]:
+    key: str | None = None,
+) -> Generator[StateRow]:
     """The rows of `table` (`schema.table`, a partition or the table above it) at `position`.
 
     That is, after all transactions that commit at or before it. `epoch`: by default the source's
-    present one. Raises `UnknownStateError` where the history can't tell the whole state, before
-    the first row.
+    present one. `key`: only the row with this one. Raises `UnknownStateError` where the history
+    can't tell the whole state, before the first row.
     """
     with conn.transaction():
-        asked = _Asked(conn, schema, source, table, position, epoch)
+        asked = _Asked(conn, schema, source, table, position, epoch, key)
         for part in asked.parts():
             yield from asked.rows(part)
 
@@ -191,8 +198,10 @@ class _Asked:
         table: str,
         position: Lsn,
         epoch: int | None,
+        key: str | None,
     ) -> None:
         self._conn = conn
+        self._key = key
         self._names = {
             "names": sql.Identifier(schema, "relation_names"),
             "sources": sql.Identifier(schema, "sources"),
@@ -315,7 +324,11 @@ class _Asked:
         }
 
     def rows(self, part: _Part) -> Iterator[StateRow]:
-        given = self._given(part)
+        if self._key is not None and not part.keyed:
+            raise UsageError(
+                f"rows of {part.name} have no key to be asked for by", fix="ask for all of them"
+            )
+        given = {**self._given(part), "key": self._key}
         stale = self._ask(_STALE, **given)
         query = self._statement(_KEYED if part.keyed else multiset.ROWS)
         with self._conn.cursor(f"bemi_state_{part.relation}") as cursor:
@@ -383,4 +396,12 @@ class _Asked:
         its = sql.SQL(_ITS).format()
         present = sql.SQL(_PRESENT).format(its=its, **self._names)
         counted = multiset.counted(present)
-        return sql.SQL(text).format(its=its, present=present, counted=counted, **self._names)
+        of_row, is_row = _ANY if self._key is None else _OF_ROW
+        return sql.SQL(text).format(
+            its=its,
+            present=present,
+            counted=counted,
+            of_row=of_row,
+            is_row=is_row,
+            **self._names,
+        )
