@@ -17,13 +17,15 @@ from typing import Any
 from psycopg import conninfo
 
 import bemi
+from bemi.context import notice
 from tests.conformance.clients.client import Client, Session
 
 _PROGRAM = Path(__file__).with_name("django5_process.py")
 
 
 class _Process:
-    """Does what it is told in the other process, with the context that is current here."""
+    """Does what it is told in the other process, with the context that is current here, and knowing
+    what was warned of."""
 
     def __init__(self, driver: str) -> None:
         self._process = subprocess.Popen(
@@ -37,9 +39,11 @@ class _Process:
     def __call__(self, name: str, *arguments: Any) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        pickle.dump((name, arguments, bemi.current_context()), self._process.stdin)
+        told = notice._told
+        pickle.dump((name, arguments, bemi.current_context(), told), self._process.stdin)
         self._process.stdin.flush()
-        value, error, warned = pickle.load(self._process.stdout)
+        value, error, warned, now_told = pickle.load(self._process.stdout)
+        told.update(now_told)
         for message in warned:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         if error is not None:

@@ -20,6 +20,7 @@ from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
 import bemi
+from bemi.context import notice
 
 
 class Session:
@@ -114,9 +115,11 @@ def main() -> None:
     session = Session()
     while True:
         try:
-            name, arguments, context = pickle.load(sys.stdin.buffer)
+            name, arguments, context, told = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        notice._told.clear()
+        notice._told.update(told)
         value: Any = None
         error: Exception | None = None
         with warnings.catch_warnings(record=True) as caught, bemi.context(context):
@@ -125,7 +128,8 @@ def main() -> None:
                 value = getattr(session, name)(*arguments)
             except Exception as raised:  # noqa: BLE001 - it is the other process's to see
                 error = raised
-        pickle.dump((value, error, [str(each.message) for each in caught]), answers)
+        warned = [str(each.message) for each in caught]
+        pickle.dump((value, error, warned, notice._told), answers)
         answers.flush()
 
 
