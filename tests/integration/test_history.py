@@ -157,6 +157,24 @@ def test_who_set_each_column(shop: Shop) -> None:
         history.blame("todo", 3)
 
 
+def test_a_row_is_not_taken_for_another_one_that_had_its_key(tracked: Track) -> None:
+    """Of a row that was there before, whose birth nobody saw."""
+    at = tracked(
+        "create table todo (id int primary key, task text)",
+        "insert into todo values (1, 'a'), (2, 'b')",
+    )
+    shop = Shop(at)
+    shop.write("update todo set id = 3, task = 'c' where id = 1", '{"user_id": "ann"}')
+    shop.write("update todo set id = 1 where id = 2", '{"user_id": "bob"}')
+    shop.write("update todo set task = task where id = 1", '{"user_id": "cid"}')
+    found = {each.column: each for each in shop.ready().blame("todo", 1)}
+    shop.history.close()
+    assert found["id"].change.context == {"user_id": "bob"}
+    assert (found["id"].exact, found["id"].previous) == (True, 2)
+    assert found["task"].value == "b"
+    assert (found["task"].exact, found["task"].change.context) == (False, {"user_id": "bob"})
+
+
 def test_who_set_a_column_that_was_not_sent(tracked: Track) -> None:
     """A long value that an update left alone is not in the log; who set it is known."""
     at = Shop(tracked("create table todo (id int primary key, body text, n int)"))

@@ -39,11 +39,15 @@ def blame(changes: Iterable[Change]) -> list[Blame]:
     values: dict[str, Any] = {}
     found: dict[str, Blame] = {}
     for change in changes:
-        if not columns:
-            values = change.before if change.operation == "DELETE" else change.after
-            columns, open_ = [*values], dict.fromkeys(values)
         if change.operation == "DELETE":
+            if columns:
+                break  # what is older is of an earlier row with this key
+            values = change.before
+            columns, open_ = [*values], dict.fromkeys(values)
             continue
+        if not columns:
+            values = change.after
+            columns, open_ = [*values], dict.fromkeys(values)
         for column in list(open_):
             settled = _settle(change, column, values[column], open_[column])
             if settled is not None:

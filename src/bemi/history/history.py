@@ -5,6 +5,7 @@ with bemi.History(url) as history:
         print(change.operation, change.diff())
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -234,20 +235,25 @@ class History:
 
     def _life(self, table: str, key: str, source: str | None) -> Iterator[Change]:
         """The changes of a row, the newest first, under each key that it had."""
-        behind: str | None = None
+        asked = Filters(table=table, key=key, source=source, by_log=True)
+        begun = False
         while True:
             moved: Change | None = None
-            asked: Filtering = {"table": table, "key": key, "source": source, "behind": behind}
-            for change in self.changes(**asked):
-                if change.previous_key == key:
-                    continue  # from here on another row could have the key
+            for change in self._changes(asked):
+                if change.previous_key == asked.key:
+                    # It was moved away from this key: what is older is of another row, unless
+                    # there is no row with this key any more.
+                    if begun:
+                        return
+                    continue
+                begun = True
                 yield change
                 if change.previous_key is not None:
                     moved = change
                     break
             if moved is None:
                 return
-            key, behind = str(moved.previous_key), moved.cursor
+            asked = dataclasses.replace(asked, key=moved.previous_key, behind=moved.place)
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[Any]]:

@@ -72,6 +72,8 @@ class Filters:
     source: str | None = None
     id: UUID | None = None
     oldest_first: bool = False
+    by_log: bool = False
+    """In the order of one source's log, as states follow each other, whatever its clock did."""
     behind: Place | None = None
     """Only what follows this place, in the order that is asked for: the next page."""
     limit: int | None = None

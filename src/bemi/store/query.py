@@ -80,23 +80,24 @@ def compiled(
             f"({' or '.join(condition for condition, _ in alternatives)})",
             *(parameter for _, some in alternatives for parameter in some),
         )
+    # By time it is the order of the store's unique index, forwards or backwards.
+    order: list[LiteralString] = ["committed_at", "commit_position", "ordinal", "epoch"]
+    if filters.by_log:
+        order = ["epoch", "commit_position", "ordinal"]
     if filters.behind is not None:
-        place = filters.behind
         beyond: LiteralString = ">" if filters.oldest_first else "<"
+        places: LiteralString = ", ".join(["%s"] * len(order))
         require(
-            f"(committed_at, commit_position, ordinal, epoch) {beyond} (%s, %s, %s, %s)",
-            *(place.committed_at, place.commit_position, place.ordinal, place.epoch),
+            f"({', '.join(order)}) {beyond} ({places})",
+            *(getattr(filters.behind, column) for column in order),
         )
     query = sql.SQL("select {} from {}").format(
         sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(schema, "changes")
     )
     if conditions:
         query += sql.SQL(" where {}").format(sql.SQL(" and ").join(conditions))
-    # The order of the store's unique index, forwards or backwards.
-    order: LiteralString = "asc" if filters.oldest_first else "desc"
-    query += sql.SQL(
-        f" order by committed_at {order}, commit_position {order}, ordinal {order}, epoch {order}"
-    )
+    towards: LiteralString = "asc" if filters.oldest_first else "desc"
+    query += sql.SQL(f" order by {', '.join([f'{column} {towards}' for column in order])}")
     if filters.limit is not None:
         query += sql.SQL(" limit %s")
         parameters.append(filters.limit)
