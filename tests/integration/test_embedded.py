@@ -288,7 +288,10 @@ def test_an_owner_may_end_while_the_server_is_being_made(
 
         def initdb() -> list[psutil.Process]:
             family = owner.children(recursive=True)
-            return family if any("initdb" in process.name() for process in family) else []
+            try:
+                return family if any("initdb" in process.name() for process in family) else []
+            except psutil.NoSuchProcess:  # one has ended since: look again
+                return []
 
         family = until(initdb, 20, "initdb runs")
         os.killpg(script.pid, way)
