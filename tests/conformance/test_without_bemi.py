@@ -61,8 +61,9 @@ def _write_in_both_ways(client: Client, url: str) -> None:
                 session.commit()
 
 
-def test_a_standby(client: Client, standby: Server) -> None:
-    """on a standby, reading is as ever and writing fails as ever"""
+def test_a_standby(client: Client, standby: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """on a standby it is said once, reading is as ever and writing fails as ever"""
+    monkeypatch.setattr(notice, "_told", set())
     url = standby.url("postgres")
 
     def play(session: Session, autocommit: bool) -> Iterator[object]:
@@ -75,9 +76,11 @@ def test_a_standby(client: Client, standby: Server) -> None:
             session.rollback()
         yield session.run("select 1")
 
-    for autocommit in (True, False):
-        with client.open_plain(url, autocommit=autocommit) as session:
-            expected = [*play(session, autocommit)]
-        assert len(expected) == 3
-        with client.open(url, autocommit=autocommit) as session, bemi.context(user_id="ann"):
-            assert [*play(session, autocommit)] == expected
+    with pytest.warns(RuntimeWarning, match="the server is a standby") as caught:
+        for autocommit in (True, False):
+            with client.open_plain(url, autocommit=autocommit) as session:
+                expected = [*play(session, autocommit)]
+            assert len(expected) == 3
+            with client.open(url, autocommit=autocommit) as session, bemi.context(user_id="ann"):
+                assert [*play(session, autocommit)] == expected
+    assert len(caught) == 1

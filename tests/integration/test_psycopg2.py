@@ -271,3 +271,14 @@ def test_cursors_that_are_made_by_a_function_go_on_without(
         cursor.execute(INSERT)
         conn.commit()
     assert log.seen() == [["insert"]]
+
+
+def test_the_last_row_is_what_it_was(log: Log, conn: Any) -> None:
+    """PostgreSQL gives rows no OIDs any more, so psycopg2 says 0."""
+    with contextlib.closing(psycopg2.connect(log.url)) as plain:
+        expected = plain.cursor()
+        expected.execute(INSERT)
+        cursor = conn.cursor()
+        cursor.execute(INSERT)
+        assert (cursor.lastrowid, cursor.rowcount) == (expected.lastrowid, expected.rowcount)
+        assert cursor.statusmessage == expected.statusmessage

@@ -204,8 +204,11 @@ def test_a_role_that_may_not_send_is_told_of_once(monkeypatch: pytest.MonkeyPatc
         assert second.run(WRITE) == [None]
 
 
-def test_a_standby_is_asked_again() -> None:
+def test_a_standby_is_told_of_once_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notice, "_told", set())
     at = Sender()
+    with pytest.warns(RuntimeWarning, match="the server is a standby"):
+        assert at.checked((True, False, "f", False)) is False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert at.checked((True, False, "f", False)) is False

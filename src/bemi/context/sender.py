@@ -164,6 +164,7 @@ class Sender:
         """Take the row that `CHECK` gave; whether to send. A standby is asked again later."""
         in_recovery, may_emit, function, is_logical = answer or (True, False, "", True)
         if in_recovery:
+            warn_once("the server is a standby: it takes no writes, and so no contexts")
             return False
         self.allowed = bool(may_emit and is_logical)
         if not is_logical:

@@ -243,7 +243,7 @@ def _sent(
                     autocommit=connection.autocommit,
                     text="" if isinstance(query, Statement) else _without_values(query, parameters),
                 )
-            if due is not None and status == extensions.TRANSACTION_STATUS_IDLE:
+            if due is not None and not due.wrap and status == extensions.TRANSACTION_STATUS_IDLE:
                 check()
             if due is not None and _may_send(connection, sender):
                 if due.wrap:
