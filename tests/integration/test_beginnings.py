@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bemi.config import Settings
 from bemi.embedded import Server
-from bemi.store import migrate
+from bemi.store import schema_version
 from tests.integration.conftest import Track
 from tests.support import databases
 from tests.support.plain_server import plain_servers
@@ -194,7 +194,7 @@ def test_a_destination_of_a_newer_version(at: Tracked, tmp_path: Path) -> None:
         "insert into bemi.schema_versions (version, name, checksum) values (9999, 'later', '') "
         "returning version"
     )
-    newest = migrate.migrations()[-1].version
+    newest = schema_version.migrations()[-1].version
     refused(
         at.settings, tmp_path, error=rf"version 9999, newer .*\({newest}\)", fix="install|upgrade"
     )

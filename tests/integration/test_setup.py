@@ -17,7 +17,7 @@ from bemi.capture.teardown import teardown
 from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.errors import ConfigError, PassingError, SetupError, StoreVersionError
-from bemi.store import checkpoint, migrate, sources
+from bemi.store import checkpoint, migrate, schema_version, sources
 from tests.conftest import MakeDatabase
 from tests.support.plain_server import MakeServer, plain_servers
 from tests.support.waiting import until
@@ -516,7 +516,7 @@ def test_a_slot_that_another_history_made_is_refused(
     with psycopg.connect(other.destination_url, autocommit=True) as conn:
         with pytest.raises(SetupError, match=r"this history .* did not make it") as caught:
             init(other)
-        assert migrate.current_version(conn, other.schema) == 0
+        assert schema_version.current_version(conn, other.schema) == 0
     assert "BEMI_SLOT" in (caught.value.fix or "")
     source.execute("select pg_drop_replication_slot(%s)", [settings.slot])
     assert init(other).changed
@@ -758,7 +758,7 @@ def _state(source: Connection, destination: Connection) -> list[Any]:
                 sql.SQL("select * from bemi.{}").format(sql.Identifier(table))
             ).fetchall()
             for table in ("schema_versions", "sources", "epochs", "checkpoints", "gaps")
-            if migrate.current_version(destination, "bemi")
+            if schema_version.current_version(destination, "bemi")
         ),
         destination.execute(
             "select nspname, nspacl::text from pg_namespace where nspname !~ '^pg_' order by 1"

@@ -18,7 +18,7 @@ from bemi.change import Change, Column, Committed, Operation, Stretch, Table, Tr
 from bemi.errors import FencedError, SetupError, StoreVersionError
 from bemi.lsn import Lsn
 from bemi.rules import NO_RULES
-from bemi.store import checkpoint, migrate
+from bemi.store import checkpoint, migrate, schema_version
 from bemi.store.checkpoint import Checkpoint
 from tests.support.waiting import until
 
@@ -42,19 +42,19 @@ def store(conn: Connection) -> Connection:
 
 
 def test_migrations_run_once(conn: Connection) -> None:
-    assert migrate.current_version(conn, "bemi") == 0
+    assert schema_version.current_version(conn, "bemi") == 0
     with pytest.raises(SetupError) as caught:
-        migrate.require_current(conn, "bemi")
+        schema_version.require_current(conn, "bemi")
     assert caught.value.fix == "run `bemi init`"
-    newest = migrate.migrations()[-1].version
+    newest = schema_version.migrations()[-1].version
     assert migrate.migrate(conn, "bemi") == list(range(1, newest + 1))
     assert migrate.migrate(conn, "bemi") == []
-    assert migrate.current_version(conn, "bemi") == newest
-    migrate.require_current(conn, "bemi")
+    assert schema_version.current_version(conn, "bemi") == newest
+    schema_version.require_current(conn, "bemi")
 
 
 def test_migrations_are_numbered_without_a_hole() -> None:
-    versions = [migration.version for migration in migrate.migrations()]
+    versions = [migration.version for migration in schema_version.migrations()]
     assert versions == list(range(1, len(versions) + 1))
 
 
@@ -68,7 +68,7 @@ def test_migrations_at_the_same_time_run_once(destination_url: str) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         applied = list(pool.map(migrate_once, range(4)))
-    assert sorted(map(len, applied)) == [0, 0, 0, len(migrate.migrations())]
+    assert sorted(map(len, applied)) == [0, 0, 0, len(schema_version.migrations())]
 
 
 def test_a_schema_of_any_name(conn: Connection) -> None:
@@ -76,7 +76,7 @@ def test_a_schema_of_any_name(conn: Connection) -> None:
     for schema in ("bemi", 'Say "hi" %s 🐘'):
         assert migrate.migrate(conn, schema)
         assert migrate.migrate(conn, schema) == []
-        migrate.require_current(conn, schema)
+        schema_version.require_current(conn, schema)
 
 
 def test_migrations_need_no_right_to_make_a_schema_that_is_there(conn: Connection) -> None:
@@ -99,12 +99,12 @@ def test_a_migration_that_was_changed_is_refused(store: Connection) -> None:
 
 
 def test_a_newer_schema_is_refused(store: Connection) -> None:
-    newer = migrate.migrations()[-1].version + 1
+    newer = schema_version.migrations()[-1].version + 1
     store.execute(
         "insert into bemi.schema_versions (version, name, checksum) values (%s, 'later', '')",
         [newer],
     )
-    for check in (migrate.migrate, migrate.require_current):
+    for check in (migrate.migrate, schema_version.require_current):
         with pytest.raises(StoreVersionError, match=f"version {newer}, newer") as caught:
             check(store, "bemi")
         assert "upgrade" in (caught.value.fix or "")
@@ -112,21 +112,23 @@ def test_a_newer_schema_is_refused(store: Connection) -> None:
 
 def test_an_older_schema_is_told_to_be_migrated(store: Connection) -> None:
     store.execute("update bemi.schema_versions set version = version - 100")
-    older = migrate.migrations()[-1].version - 100
+    older = schema_version.migrations()[-1].version - 100
     with pytest.raises(StoreVersionError, match=f"is at version {older}") as caught:
-        migrate.require_current(store, "bemi")
+        schema_version.require_current(store, "bemi")
     assert "bemi init" in (caught.value.fix or "")
 
 
 def test_a_failed_migration_leaves_nothing(
     conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = migrate.migrations()
-    broken = migrate.Migration(len(real) + 1, "broken", "create table half (a int); select 1/0;")
+    real = schema_version.migrations()
+    broken = schema_version.Migration(
+        len(real) + 1, "broken", "create table half (a int); select 1/0;"
+    )
     monkeypatch.setattr(migrate, "migrations", lambda: [*real, broken])
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate.migrate(conn, "bemi")
-    assert migrate.current_version(conn, "bemi") == 0
+    assert schema_version.current_version(conn, "bemi") == 0
     assert conn.execute("select to_regnamespace('bemi')").fetchone() == (None,)
 
 

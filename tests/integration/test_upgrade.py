@@ -5,7 +5,7 @@ import pytest
 
 from bemi.capture.setup import init
 from bemi.errors import StoreVersionError
-from bemi.store import migrate
+from bemi.store import migrate, schema_version
 from tests.conftest import MakeDatabase
 from tests.support.tracked import Tracked
 from tests.support.tracking import track
@@ -24,7 +24,7 @@ def at(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> Tracked:
     with psycopg.connect(source_url, autocommit=True) as conn:
         conn.execute("create table t (id int primary key, v text)")
     settings = track(source_url, destination_url, schemas=["public"])
-    every = migrate.migrations()
+    every = schema_version.migrations()
     with psycopg.connect(destination_url, autocommit=True) as conn:
         kept = {
             name: conn.execute(f"select to_jsonb(t) from bemi.{name} t".encode()).fetchall()

@@ -13,7 +13,7 @@ from bemi.capture.source import Identity
 from bemi.config import Settings
 from bemi.connections import explained
 from bemi.errors import SetupError
-from bemi.store import migrate, sources
+from bemi.store import schema_version, sources
 
 Connection = psycopg.Connection[Any]
 
@@ -38,7 +38,7 @@ def require_same_source(
 def require_no_twin(destination: Connection, settings: Settings, identity: Identity) -> None:
     """That no other source of the history is captured with this slot: what one of the two
     acknowledges, the other never gets."""
-    if migrate.current_version(destination, settings.schema) == 0:
+    if schema_version.current_version(destination, settings.schema) == 0:
         return
     other = sources.twin(
         destination,

@@ -15,7 +15,7 @@ from bemi.capture.checks import Finding
 from bemi.config import Settings
 from bemi.connections import explained
 from bemi.errors import BemiError, SetupError
-from bemi.store import migrate
+from bemi.store import schema_version
 
 Connection = psycopg.Connection[Any]
 
@@ -68,7 +68,7 @@ def require(
         with explained("destination"):
             _insist(checks.destination.writable(servers))
             _insist(checks.destination.encoding(servers))
-            migrate.require_current(destination, settings.schema)
+            schema_version.require_current(destination, settings.schema)
 
 
 def require_source(source: Connection, settings: Settings) -> None:

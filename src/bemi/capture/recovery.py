@@ -19,7 +19,7 @@ from bemi.capture.source import Source
 from bemi.config import Settings
 from bemi.connections import connect, explained
 from bemi.errors import SetupError
-from bemi.store import baselines, migrate, sources
+from bemi.store import baselines, schema_version, sources
 from bemi.store import checkpoint as checkpoints
 from bemi.store.baselines import Interval
 
@@ -52,7 +52,7 @@ def diagnose(settings: Settings) -> Diagnosis:
         ) as destination,
     ):
         with explained("destination"):
-            migrate.require_current(destination, schema)
+            schema_version.require_current(destination, schema)
             stored = sources.read(destination, schema, settings.source)
             held = checkpoints.read(destination, schema, settings.source)
             if stored is None or held is None:

@@ -15,7 +15,7 @@ from bemi.capture.progress import Progress, Report
 from bemi.config import Settings
 from bemi.connections import connect, explained
 from bemi.errors import BemiError, SetupError
-from bemi.store import checkpoint, migrate, sources
+from bemi.store import checkpoint, schema_version, sources
 
 Connection = psycopg.Connection[Any]
 
@@ -206,7 +206,10 @@ def _mark_removed(settings: Settings) -> None:
         explained("destination"),
     ):
         # A history of an earlier version may have no place for that.
-        if migrate.current_version(conn, settings.schema) == migrate.migrations()[-1].version:
+        if (
+            schema_version.current_version(conn, settings.schema)
+            == schema_version.migrations()[-1].version
+        ):
             sources.remove(conn, settings.schema, settings.source)
 
 
@@ -255,7 +258,7 @@ def _require_only_ours(destination: Connection, settings: Settings) -> None:
 
 
 def _drop_history(destination: Connection, settings: Settings, progress: Progress) -> None:
-    if migrate.current_version(destination, settings.schema) == 0:
+    if schema_version.current_version(destination, settings.schema) == 0:
         return
     destination.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(settings.schema)))
     progress.add(f'dropped schema "{settings.schema}" of the destination, with the history')

@@ -33,7 +33,7 @@ from bemi.errors import (
 )
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
-from bemi.store.migrate import require_current
+from bemi.store.schema_version import require_current
 
 log = logging.getLogger("bemi.worker")
 

@@ -9,7 +9,7 @@ from bemi.cli import output
 from bemi.cli.options import ChangeFlags, FormFlags
 from bemi.config import History
 from bemi.connections import connect, explained
-from bemi.store import migrate, reader
+from bemi.store import reader, schema_version
 from bemi.store.filters import Filters
 from bemi.store.reader import StoredChange
 from bemi.times import spell
@@ -21,7 +21,7 @@ def show(history: History, wanted: Filters, form: FormFlags) -> int:
         connect(history.url, what="destination", client_encoding="utf8") as conn,
         explained("destination"),
     ):
-        migrate.require_current(conn, history.schema)
+        schema_version.require_current(conn, history.schema)
         found = reader.changes(conn, history.schema, wanted)
         if form.ndjson:
             for change in found:

@@ -30,14 +30,14 @@ def command(
     from bemi.cli import output
     from bemi.connections import connect, explained
     from bemi.errors import UnknownStateError
-    from bemi.store import migrate, reader
+    from bemi.store import reader, schema_version
     from bemi.store.filters import Filters
 
     with (
         connect(history.url, what="destination", client_encoding="utf8") as conn,
         explained("destination"),
     ):
-        migrate.require_current(conn, history.schema)
+        schema_version.require_current(conn, history.schema)
         found = list(reader.changes(conn, history.schema, Filters(id=id)))
     if not found:
         raise UnknownStateError(

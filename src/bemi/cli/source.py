@@ -310,16 +310,16 @@ def _history(
     history: History,
 ) -> Iterator[tuple["psycopg.Connection[Any]", "list[StoredSource]"]]:
     from bemi.connections import connect, explained
-    from bemi.store import migrate, sources
+    from bemi.store import schema_version, sources
 
     with (
         connect(history.url, what="destination", client_encoding="utf8") as conn,
         explained("destination"),
     ):
-        if migrate.current_version(conn, history.schema) == 0:
+        if schema_version.current_version(conn, history.schema) == 0:
             yield conn, []
             return
-        migrate.require_current(conn, history.schema)
+        schema_version.require_current(conn, history.schema)
         yield conn, sources.read_all(conn, history.schema)
 
 

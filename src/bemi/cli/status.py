@@ -62,7 +62,7 @@ def command(
     from bemi.capture.tables import with_remembered_rules
     from bemi.cli import live
     from bemi.connections import connect, explained
-    from bemi.store import completeness, migrate, reader
+    from bemi.store import completeness, reader, schema_version
     from bemi.store import sources as stored
 
     if table is not None and not coverage:
@@ -75,7 +75,7 @@ def command(
         connect(history.url, what="destination", client_encoding="utf8") as conn,
         explained("destination"),
     ):
-        migrate.require_current(conn, history.schema)
+        schema_version.require_current(conn, history.schema)
         sources = reader.status(conn, history.schema)
         covered = {
             each.source: each for each in completeness.read(conn, history.schema, glob=table)

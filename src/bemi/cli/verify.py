@@ -73,14 +73,14 @@ def command(
     from bemi.cli import output
     from bemi.connections import connect, explained
     from bemi.errors import ConfigError
-    from bemi.store import chain, migrate
+    from bemi.store import chain, schema_version
     from bemi.store.link_rows import Scope
 
     with (
         connect(history.url, what="destination", client_encoding="utf8") as conn,
         explained("destination"),
     ):
-        migrate.require_current(conn, history.schema)
+        schema_version.require_current(conn, history.schema)
         sources = [
             each for each in chain.sources(conn, history.schema) if source in (None, each.name)
         ]

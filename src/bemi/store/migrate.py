@@ -4,71 +4,13 @@ Each file runs once, in one transaction, under an advisory lock, with the schema
 `search_path`. A file that was changed after it ran is an error: history is not rewritten.
 """
 
-import hashlib
-import re
-from importlib import resources
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import sql
 
-from bemi.errors import SetupError, StoreVersionError
-
-_NAME: Final = re.compile(r"(\d{4})_(\w+)\.sql")
-
-
-class Migration(msgspec.Struct, frozen=True):
-    version: int
-    name: str
-    text: str
-
-    @property
-    def checksum(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-
-def migrations() -> list[Migration]:
-    """All migrations of this version of Bemi, ascending, without a hole."""
-    found = []
-    for file in resources.files("bemi.store").joinpath("migrations").iterdir():
-        match = _NAME.fullmatch(file.name)
-        if match:
-            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
-    return sorted(found, key=lambda migration: migration.version)
-
-
-def current_version(conn: psycopg.Connection[Any], schema: str) -> int:
-    """The version of the destination's schema; 0 when there is none."""
-    row = conn.execute(
-        "select to_regclass(format('%%I.schema_versions', %s::text)) is not null", [schema]
-    ).fetchone()
-    if row is None or not row[0]:
-        return 0
-    versions = sql.SQL("select coalesce(max(version), 0) from {}").format(
-        sql.Identifier(schema, "schema_versions")
-    )
-    row = conn.execute(versions).fetchone()
-    return int(row[0]) if row else 0
-
-
-def require_current(conn: psycopg.Connection[Any], schema: str) -> None:
-    """Raises `SetupError` without a schema, `StoreVersionError` for another version's."""
-    version = current_version(conn, schema)
-    known = migrations()[-1].version
-    if version == known:
-        return
-    if version == 0:
-        raise SetupError(
-            f'the destination has no schema "{schema}" of Bemi\'s', fix="run `bemi init`"
-        )
-    if version > known:
-        raise _newer(schema, version, known)
-    raise StoreVersionError(
-        f'schema "{schema}" of the destination is at version {version}, '
-        f"this Bemi writes version {known}",
-        fix="run `bemi init`: it migrates the history that is there",
-    )
+from bemi.errors import StoreVersionError
+from bemi.store.schema_version import Migration, current_version, migrations, newer
 
 
 def migrate(conn: psycopg.Connection[Any], schema: str) -> list[int]:
@@ -84,7 +26,7 @@ def migrate(conn: psycopg.Connection[Any], schema: str) -> list[int]:
         )
         version = current_version(conn, schema)
         if version > known[-1].version:
-            raise _newer(schema, version, known[-1].version)
+            raise newer(schema, version, known[-1].version)
         if version == 0:
             _create(conn, schema)
         _verify(conn, schema, known)
@@ -129,11 +71,3 @@ def _verify(conn: psycopg.Connection[Any], schema: str, known: list[Migration]) 
                 "this Bemi would have run",
                 fix="use the released version of Bemi that made this schema, or a later one",
             )
-
-
-def _newer(schema: str, version: int, known: int) -> StoreVersionError:
-    return StoreVersionError(
-        f'schema "{schema}" of the destination is at version {version}, '
-        f"newer than this Bemi knows ({known})",
-        fix="install the Bemi that made it, or a later one: pip install --upgrade 'bemi[worker]'",
-    )

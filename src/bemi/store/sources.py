@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from bemi.store.migrate import current_version
+from bemi.store.schema_version import current_version
 
 
 class Setup(msgspec.Struct, frozen=True, omit_defaults=True):

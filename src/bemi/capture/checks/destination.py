@@ -16,7 +16,7 @@ from bemi.capture.checks.finding import (
     missing,
 )
 from bemi.connections import Role, connect, describe, first_line
-from bemi.store import checkpoint, migrate
+from bemi.store import checkpoint, schema_version
 
 CLOCK_TOLERANCE: Final = 2.0
 """Seconds that clocks may differ: times of commits are the source's, times of capture ours."""
@@ -82,11 +82,11 @@ def encoding(servers: Servers) -> Finding:
 def version(servers: Servers) -> Finding:
     conn, schema = destination_of(servers), servers.settings.schema
     try:
-        if migrate.current_version(conn, schema) == 0:
+        if schema_version.current_version(conn, schema) == 0:
             return missing(
                 servers, "history", f'the destination has no schema "{schema}" of Bemi\'s'
             )
-        migrate.require_current(conn, schema)
+        schema_version.require_current(conn, schema)
         held = checkpoint.read(conn, schema, servers.settings.source)
     except psycopg.errors.InsufficientPrivilege as error:
         grant = sql.SQL(
