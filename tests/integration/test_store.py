@@ -122,9 +122,8 @@ def test_a_failed_migration_leaves_nothing(
     conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = schema_version.migrations()
-    broken = schema_version.Migration(
-        len(real) + 1, "broken", "create table half (a int); select 1/0;"
-    )
+    text = "create table half (a int); select 1/0;"
+    broken = schema_version.Migration(len(real) + 1, "broken", text)
     monkeypatch.setattr(migrate, "migrations", lambda: [*real, broken])
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate.migrate(conn, "bemi")

@@ -206,10 +206,8 @@ def _mark_removed(settings: Settings) -> None:
         explained("destination"),
     ):
         # A history of an earlier version may have no place for that.
-        if (
-            schema_version.current_version(conn, settings.schema)
-            == schema_version.migrations()[-1].version
-        ):
+        newest = schema_version.migrations()[-1].version
+        if schema_version.current_version(conn, settings.schema) == newest:
             sources.remove(conn, settings.schema, settings.source)
 
 
