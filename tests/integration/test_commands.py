@@ -182,6 +182,10 @@ def test_pages_follow_each_other(todo: Todo) -> None:
     cursor = out.split("--behind ")[1].split()[0]
     _, out, _ = todo.bemi("changes", "--behind", cursor, "--json")
     assert [change["operation"] for change in json.loads(out)] == ["CREATE", "CREATE"]
+    for form in ("--json", "--ndjson"):
+        _, out, err = todo.bemi("changes", "--limit", "2", form)
+        assert cursor in err
+        assert cursor not in out
     assert todo.bemi("changes", "--behind", "page2")[0] == 2
     assert todo.bemi("changes", "--from-position", "here")[0] == 2
 

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +10,9 @@ import pytest
 
 import bemi
 from bemi.errors import SetupError, UnknownStateError, UsageError
+from bemi.history.change import Change
 from bemi.lsn import Lsn
+from bemi.store.reader import StoredChange
 from tests.integration.conftest import Track
 from tests.support.tracked import Tracked
 
@@ -42,6 +44,10 @@ def shop(request: pytest.FixtureRequest, tracked: Track) -> Iterator[Shop]:
     made = Shop(tracked(TABLE, full=full))
     yield made
     made.history.close()
+
+
+def test_a_change_has_the_columns_of_the_relation() -> None:
+    assert Change.__struct_fields__ == StoredChange.__struct_fields__
 
 
 def test_changes_have_values_of_python(shop: Shop) -> None:
@@ -84,6 +90,7 @@ def test_filters_narrow_down(shop: Shop) -> None:
     assert found(operation="delete") == [("D", "2")]
     assert found(operation=["create", "update"]) == everything[1:]
     assert found(context={"user_id": 7}) == found(context={"user_id": "7"}) == everything[:2]
+    assert found(context={"tenant.id": "a"}) == found(context={"tenant": {"id": "a"}})
     assert found(context={"tenant.id": "a"}) == [("U", "1")]
     assert found(trace="r-1") == [("D", "2")]
     assert found(after={"done": True}) == [("U", "1")]
@@ -93,6 +100,7 @@ def test_filters_narrow_down(shop: Shop) -> None:
     assert found(changed="done") == [("U", "1")]
     assert found(since="1h") == everything
     assert found(until="1h") == found(since=datetime.now(UTC) + timedelta(hours=1)) == []
+    assert found(after={"price": 2.0}) == [("C", "2")]
     first, *_, last = history.changes(oldest_first=True)
     assert found(from_position=last.commit_position) == [("D", "2")]
     assert found(to_position=first.commit_position) == everything[2:]
@@ -124,6 +132,9 @@ def test_a_row_is_followed_under_its_key(shop: Shop) -> None:
     assert [change.operation for change in history.row("todo", 1)] == ["CREATE", "UPDATE", "CREATE"]
     assert [change.operation for change in history.row("todo", "2")] == ["DELETE", "UPDATE"]
     assert [each.operation for each in history.row("todo", 2, operation="delete")] == ["DELETE"]
+    for ask in (history.row, history.blame, lambda *row: history.at("1h", *row)):
+        with pytest.raises(bemi.BemiError, match="a key of the type NoneType"):
+            ask("todo", None)  # as an object's that was not stored yet
 
 
 def test_who_set_each_column(shop: Shop) -> None:
@@ -190,12 +201,69 @@ def test_who_set_a_column_that_was_not_sent(tracked: Track) -> None:
     assert all(each.exact for each in found.values())
 
 
+def test_a_row_is_followed_from_partition_to_partition(tracked: Track) -> None:
+    at = Shop(
+        tracked(
+            "create table todo (id int, region text, task text, primary key (id, region))"
+            " partition by list (region)",
+            "create table todo_eu partition of todo for values in ('eu')",
+            "create table todo_us partition of todo for values in ('us')",
+            full=("public.todo_eu", "public.todo_us"),
+        )
+    )
+    at.write("insert into todo values (1, 'eu', 'milk')", '{"user_id": "ann"}')
+    at.write("update todo set region = 'us'", '{"user_id": "bob"}')
+    history = at.ready()
+    expected = {
+        "id": (1, None, "ann", True),
+        "region": ("us", "eu", "bob", True),
+        "task": ("milk", None, "ann", True),
+    }
+    for key in ((1, "us"), '["1","us"]', '[1, "us"]'):
+        assert {
+            each.column: (each.value, each.previous, each.change.context["user_id"], each.exact)
+            for each in history.blame("todo", key)
+        } == expected
+    at.history.close()
+
+
+def test_a_key_is_known_however_it_is_spelled(tracked: Track) -> None:
+    at = Shop(tracked("create table todo (a int, b text, n int, primary key (a, b))"))
+    long = "x" * 3000
+    at.write("insert into todo values (1, 'b', 1)", '{"user_id": "ann"}')
+    at.write("update todo set b = 'c', n = 2", '{"user_id": "bob"}')
+    with at.at.source.transaction():
+        at.at.source.execute("insert into todo values (2, %s, 1)", [long])
+    history = at.ready()
+    for key in ((1, "b"), '["1","b"]', '[1, "b"]'):
+        assert [each.operation for each in history.row("todo", key)] == ["UPDATE", "CREATE"]
+        # The row is another one's now: as it last was under this key.
+        assert {each.column: each.value for each in history.blame("todo", key)}["n"] == 1
+    for key in ((2, long), f'["2","{long}"]', f'[2, "{long}"]'):
+        assert len([*history.row("todo", key)]) == 1
+    at.history.close()
+
+
+def test_numbers_and_depths_beyond_python(tracked: Track) -> None:
+    """Python makes no int of more than 4,300 digits, and reads no JSON of 1,000 levels: such a
+    value is kept as a text."""
+    at = Shop(tracked("create table todo (id int primary key, n numeric, deep jsonb)"))
+    deep = "[" * 3000 + "]" * 3000
+    at.write(f"insert into todo values (1, repeat('9', 6000)::numeric, '{deep}')")
+    (change,) = at.ready().changes()
+    at.history.close()
+    assert str(change.after["n"]) == "9" * 6000
+    assert change.after["deep"] == deep
+
+
 def test_what_one_request_did(shop: Shop) -> None:
     shop.write("insert into todo values (1)", '{"request_id": "r-1"}')
     shop.write("insert into todo values (2)", '{"request_id": "r-2"}')
     shop.write("update todo set task = 'a'", '{"request_id": "job", "trace_id": "r-1"}')
+    shop.write("delete from todo where id = 2", '{"request_id": 7}')
     done = [(each.operation, each.primary_key) for each in shop.ready().trace("r-1")]
     assert done == [("CREATE", "1"), ("UPDATE", "1"), ("UPDATE", "2")]
+    assert [each.operation for each in shop.history.trace("7")] == ["DELETE"]
 
 
 HOSTILE = [
@@ -230,7 +298,21 @@ def test_hostile_names_and_values_are_data(shop: Shop, value: str) -> None:
     ("filters", "message"),
     [
         ({"operation": "upsert"}, "there is no operation UPSERT"),
+        ({"operation": 5}, "operation: 5 is no Iterable"),
+        ({"operation": [5]}, "operation: 5 is no str"),
         ({"since": "soon"}, "'soon' is not a time"),
+        ({"since": date(2026, 1, 1)}, "since: .* is no datetime"),
+        ({"key": ()}, "a key has at least one value"),
+        ({"limit": 0}, "limit: it is at least 1"),
+        ({"limit": -1}, "limit: -1 is out of range"),
+        ({"transaction": "abc"}, "transaction: 'abc' is no int"),
+        ({"transaction": True}, "transaction: True is no int"),
+        ({"oldest_first": 1}, "oldest_first: 1 is no bool"),
+        ({"id": 7}, "id: 7 is no UUID"),
+        ({"table": "a\0"}, "table: .* is no text that a database can have"),
+        ({"key": "\udcff"}, "is no text that a database can have"),
+        ({"context": "a=b"}, "context: 'a=b' is no Mapping"),
+        ({"after": {"tags": [1]}}, "after: values of the type list are not looked for"),
         ({"until": datetime(2026, 1, 1)}, "has no time zone"),  # noqa: DTZ001
         ({"behind": "page 2"}, "is not the cursor of a page"),
         ({"id": "7"}, "badly formed"),
@@ -245,7 +327,7 @@ def test_what_means_nothing_is_refused(filters: dict[str, Any], message: str) ->
 
 
 def test_where_there_is_no_history_it_says_so(source_url: str) -> None:
-    with bemi.History(source_url) as history, pytest.raises(SetupError, match="no history in"):
+    with bemi.History(source_url) as history, pytest.raises(SetupError, match="no schema"):
         [*history.changes()]
     with pytest.raises(UsageError):
         history.changes(operation="upsert")

@@ -11,13 +11,16 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from bemi.errors import UnknownStateError, UsageError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint
 from bemi.store.filters import Filters
 from bemi.store.migrate import migrate
-from bemi.store.reader import StoredChange, changes, status, tables_called
+from bemi.store.reader import StoredChange, change, changes, status, tables_called
 
 START = datetime(2026, 5, 3, 14, 0, tzinfo=UTC)
+AT_1000 = UUID("00000000-0000-803e-a000-000000000001")
+"""An id of a change whose transaction was committed at position 1000."""
 FIRST_CONTEXT = (START - datetime(2000, 1, 1, tzinfo=UTC)).days << 44 | 1 << 32
 
 
@@ -259,3 +262,32 @@ def test_status_tells_checkpoint_gaps_and_dropped_contexts(store: Store) -> None
     assert todo.age >= 0
     assert len(todo.gaps) == 2
     assert [str(gap.to_position) for gap in todo.unaccepted] == ["0/5"]
+
+
+def test_what_of_several_sources_is_not_clear_is_refused(store: Store) -> None:
+    """Positions are of one log; a change has the same id in two histories of one database."""
+    store.transaction({}, {"id": AT_1000})
+    (first,) = store.find()
+    assert change(store.conn, "bemi", AT_1000) == first
+    assert store.found(from_position=1000, to_position=1000) == [1]
+    store.held = checkpoint.register(
+        store.conn,
+        "bemi",
+        name="twin",
+        database="todo_db",
+        slot="bemi_twin",
+        publication="bemi_twin",
+        system_identifier="2",
+        timeline=1,
+        database_oid=5,
+        position=Lsn(1),
+    )
+    store.transaction({}, {"id": AT_1000, "commit_position": 1000})
+    with pytest.raises(UsageError, match="positions are those of one source's log: todo, twin"):
+        store.find(from_position=1)
+    assert len(store.find(from_position=1, source="twin")) == 1
+    with pytest.raises(UsageError, match=r"more than once: t\w+, t\w+"):
+        change(store.conn, "bemi", AT_1000)
+    assert change(store.conn, "bemi", AT_1000, "todo").source == "todo"
+    with pytest.raises(UnknownStateError, match="there is no change"):
+        change(store.conn, "bemi", UUID(int=0))

@@ -195,7 +195,7 @@ def _section(path: list[str], level: str) -> str:
     assert default is not None
     written = parse(cleandoc(default.__doc__ or ""))
     arguments = [
-        each.name.upper()
+        each.name.upper() if each.default is each.empty else f"[{each.name.upper()}]"
         for each in inspect.signature(default).parameters.values()
         if each.kind is each.POSITIONAL_ONLY
     ]

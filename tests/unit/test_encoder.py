@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bemi.capture import images, values
 from bemi.capture.encoder import Encoder
-from bemi.capture.keys import MAX_KEY, key_text
+from bemi.capture.keys import key_text
 from bemi.change import (
     UNCHANGED,
     Change,
@@ -24,6 +24,7 @@ from bemi.change import (
     Transaction,
 )
 from bemi.errors import SetupError
+from bemi.keys import MAX_KEY
 from bemi.lsn import Lsn
 from bemi.store.rows import (
     CHANGE_COLUMNS,

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from bemi.capture.keys import MAX_KEY
 from bemi.errors import BemiError
 from bemi.integrations.reading import difference, key_text, stored_key
+from bemi.keys import MAX_KEY
 
 _MOMENT = dt.datetime.fromisoformat("2026-05-03T14:02:07.12")  # of no zone
 _ID = uuid.UUID("0af76519-16cd-43dd-8448-eb211c80319c")

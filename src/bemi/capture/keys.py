@@ -1,13 +1,8 @@
 """The text of a row's primary key, as the store keeps it and people type it."""
 
-import hashlib
-from typing import Final
-
 from bemi.capture.values import quote
 from bemi.change import UNCHANGED, Row, Table
-
-MAX_KEY: Final = 2000
-"""Bytes of a primary key's text that an index entry is sure to take."""
+from bemi.keys import MAX_KEY, digested
 
 
 def key_text(table: Table, row: Row) -> bytes | None:
@@ -31,7 +26,7 @@ def stored_key(table: Table, row: Row) -> tuple[bytes | None, bool]:
     key = key_text(table, row)
     if key is None or len(key) <= MAX_KEY:
         return key, False
-    return b"sha256:" + hashlib.sha256(key).hexdigest().encode(), True
+    return digested(key), True
 
 
 def key_as_stored(table: Table, row: Row, encoding: str) -> str | None:

@@ -1,6 +1,6 @@
 """`bemi at`: a table, or one row, as it was."""
 
-from bemi.cli.options import ConfigFlags, FormFlags, Required, Text
+from bemi.cli.options import ConfigFlags, Required, RowFormFlags, Text
 
 
 def command(
@@ -11,7 +11,7 @@ def command(
     *,
     source: Text = None,
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
-    form: FormFlags = FormFlags(),  # noqa: B008 - frozen
+    form: RowFormFlags = RowFormFlags(),  # noqa: B008 - frozen
 ) -> int:
     """Show the rows of a table as they were, or one row.
 
@@ -37,7 +37,8 @@ def command(
     from bemi.history.history import History
 
     with History(where.url, schema=where.schema) as history:
-        rows = history.at(when, table, key, source=source)
+        keys = () if key is None else (key,)
+        rows = history.at(when, table, *keys, source=source)
         if form.ndjson:
             for row in rows:
                 output.print_ndjson(row.values)

@@ -1,6 +1,6 @@
 """`bemi history`: what happened to one row."""
 
-from bemi.cli.options import ChangeFlags, ConfigFlags, FormFlags, Required
+from bemi.cli.options import ConfigFlags, FormFlags, OfRowFlags, Required
 
 
 def command(
@@ -8,14 +8,14 @@ def command(
     key: Required,
     /,
     *,
-    filters: ChangeFlags = ChangeFlags(),  # noqa: B008 - frozen
+    filters: OfRowFlags = OfRowFlags(),  # noqa: B008 - frozen
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
     form: FormFlags = FormFlags(),  # noqa: B008 - frozen
 ) -> int:
     """List what happened to one row, the newest first.
 
     All rows that had the key count, one after the other. A change of the key belongs to the
-    history of both keys.
+    history of both keys; a TRUNCATE, which ends all rows, has none and is not listed.
 
         bemi history todo 1
 

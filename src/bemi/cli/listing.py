@@ -1,7 +1,7 @@
 """How the commands that list changes do it: as a table, one JSON value, or a stream of them."""
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import psycopg
 
@@ -24,20 +24,22 @@ def show(history: History, wanted: Filters, form: FormFlags) -> int:
         schema_version.require_current(conn, history.schema)
         found = reader.changes(conn, history.schema, wanted)
         if form.ndjson:
-            for change in found:
-                output.print_ndjson(change)
+            count, last = 0, None
+            for last in found:
+                output.print_ndjson(last)
+                count += 1
+            _more(count, last, wanted, to=sys.stderr)
             return 0
         rows = list(found)
-        if form.json:
-            output.print_json(rows)
-            return 0
-        if not rows:
+        several = wanted.source is None and len(reader.sources(conn, history.schema)) > 1
+        if not (rows or form.json):
             _explain(conn, history.schema, wanted)
             return 0
-        several = wanted.source is None and len(reader.sources(conn, history.schema)) > 1
-    output.print_changes(rows, output.console(), with_source=several)
-    if len(rows) == wanted.limit:
-        _more(rows, wanted)
+    if form.json:
+        output.print_json(rows)
+    else:
+        output.print_changes(rows, output.console(), with_source=several)
+    _more(len(rows), rows[-1] if rows else None, wanted, to=sys.stderr if form.json else sys.stdout)
     return 0
 
 
@@ -71,7 +73,10 @@ def _explain(conn: psycopg.Connection[Any], schema: str, wanted: Filters) -> Non
             print(f"did you mean {' or '.join(map(output.printable, elsewhere))}?")
 
 
-def _more(rows: list[StoredChange], wanted: Filters) -> None:
+def _more(count: int, last: StoredChange | None, wanted: Filters, to: TextIO) -> None:
+    """That there may be more, and how to get it: beside the output where programs read that."""
+    if last is None or count != wanted.limit:
+        return
     which = "oldest" if wanted.oldest_first else "newest"
-    first = f"the {which} {wanted.limit}" if wanted.behind is None else f"{wanted.limit} more"
-    print(f"{first}; --limit shows more, --behind {rows[-1].place} the next ones")
+    first = f"the {which} {count}" if wanted.behind is None else f"{count} more"
+    print(f"{first}; --limit shows more, --behind {last.place} the next ones", file=to)

@@ -1,10 +1,10 @@
 """Flags that commands share, and what is made of them: settings, filters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from cyclopts import Group, Parameter, Token, validators
 
@@ -139,9 +139,29 @@ Position = Annotated[int | None, Parameter(converter=_position, n_tokens=1)]
 Moment = Annotated[datetime | None, Parameter(converter=_moment, n_tokens=1)]
 
 
-@Parameter(name="*", group=_FILTERS)
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFormFlags(FormFlags):
+    """The same of one that shows rows."""
+
+    json: bool = False
+    "Print one JSON value: a list of rows as objects; with a KEY, the row or null."
+    ndjson: bool = False
+    "Print one row per line, as a JSON object, as they are read."
+
+
+class _Filtering:
+    """What groups of flags are made into. A group is in a command where its question is open."""
+
+    def filters(self, **more: Any) -> Filters:
+        """`more`: what the command says itself, or takes by its place."""
+        given = {each.name: getattr(self, each.name) for each in fields(cast(Any, self))}
+        operation = tuple(name.upper() for name in given.pop("operation", ()))
+        return Filters(**{**given, "operation": operation, **more})
+
+
 @dataclass(frozen=True, kw_only=True)
-class RowFlags:
+class RowFlags(_Filtering):
     """Of which table and row."""
 
     table: Text = None
@@ -150,10 +170,21 @@ class RowFlags:
     'Primary key of the row; a composite one as JSON: \'["1","2"]\'.'
 
 
-@Parameter(name="*", group=_FILTERS)
 @dataclass(frozen=True, kw_only=True)
-class ChangeFlags:
-    """All other filters. Times without an offset are in UTC."""
+class TraceFlags(_Filtering):
+    trace: Text = None
+    "A trace_id or request_id in the context: all that one request did."
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderFlags(_Filtering):
+    oldest_first: bool = False
+    "The oldest come first, instead of the newest."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeFlags(_Filtering):
+    """All others. Times without an offset are in UTC."""
 
     operation: tuple[Operation, ...] = ()
     "What was done; repeatable."
@@ -165,8 +196,6 @@ class ChangeFlags:
     "Number of the transaction on the source."
     context: Pairs = ()
     "KEY=VALUE in the context, compared as text; a dotted KEY reaches nested ones; repeatable."
-    trace: Text = None
-    "A trace_id or request_id in the context: all that one request did."
     before: Pairs = ()
     "COLUMN=VALUE in the row before the change, compared as text; repeatable."
     after: Pairs = ()
@@ -179,8 +208,6 @@ class ChangeFlags:
     "Committed at this position or before it."
     source: Text = None
     "Name of the source."
-    oldest_first: bool = False
-    "The oldest come first, instead of the newest."
     behind: Annotated[Place | None, Parameter(converter=_place, n_tokens=1, accepts_keys=False)] = (
         None
     )
@@ -188,32 +215,20 @@ class ChangeFlags:
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1), show_default=True)] = 20
     "At most so many."
 
-    def filters(self, *, table: str | None = None, key: str | None = None) -> Filters:
-        return Filters(
-            table=table,
-            key=key,
-            operation=tuple(name.upper() for name in self.operation),
-            since=self.since,
-            until=self.until,
-            transaction=self.transaction,
-            context=self.context,
-            trace=self.trace,
-            before=self.before,
-            after=self.after,
-            changed=self.changed,
-            from_position=self.from_position,
-            to_position=self.to_position,
-            source=self.source,
-            oldest_first=self.oldest_first,
-            behind=self.behind,
-            limit=self.limit,
-        )
+
+@Parameter(name="*", group=_FILTERS)
+@dataclass(frozen=True, kw_only=True)
+class FilterFlags(ChangeFlags, OrderFlags, TraceFlags, RowFlags):
+    """All filters."""
 
 
 @Parameter(name="*", group=_FILTERS)
 @dataclass(frozen=True, kw_only=True)
-class FilterFlags(ChangeFlags, RowFlags):
-    """The filters, the same in every command that has them."""
+class OfRowFlags(ChangeFlags, OrderFlags, TraceFlags):
+    """Those of a command that takes the row by its place."""
 
-    def filters(self, *, table: str | None = None, key: str | None = None) -> Filters:
-        return super().filters(table=table or self.table, key=key or self.key)
+
+@Parameter(name="*", group=_FILTERS)
+@dataclass(frozen=True, kw_only=True)
+class OfTraceFlags(ChangeFlags, RowFlags):
+    """Those of a command that takes the trace by its place, and tells it in order."""

@@ -218,22 +218,21 @@ def print_rows(rows: Iterator[Any], to: "Console") -> None:
     names += sorted(unknown - {*names})
     made = table(*(printable(name) for name in names))
     for row in shown:
-        made.add_row(
-            *(
-                text(
-                    shortened(_spoken(row.values[name]), 60),
-                    "" if row.values[name] is not None else "dim",
-                )
-                if name in row.values
-                else text("?" if f"unchanged:{name}" in row.flags else "", "dim")
-                for name in names
-            )
-        )
+        made.add_row(*(_cell(row, name) for name in names))
     show(made, to)
     if unknown:
         print("?: a value that is not known")
     if next(rows, None) is not None:
         print(f"the first {_MOST_ROWS:,} rows; --json and --ndjson have all")
+
+
+def _cell(row: Any, name: str) -> "Text":
+    value = row.values.get(name)
+    if value is not None:
+        return text(shortened(_spoken(value), 60))
+    if name in row.values:
+        return text("null", "dim")
+    return text("?" if f"unchanged:{name}" in row.flags else "", "dim")
 
 
 def print_blame(rows: Sequence[Any], to: "Console") -> None:

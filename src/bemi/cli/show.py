@@ -2,13 +2,14 @@
 
 from uuid import UUID
 
-from bemi.cli.options import ConfigFlags
+from bemi.cli.options import ConfigFlags, Text
 
 
 def command(
     id: UUID,
     /,
     *,
+    source: Text = None,
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
     json: bool = False,
 ) -> int:
@@ -22,6 +23,8 @@ def command(
     ----------
     id
         The change's id, as `bemi changes --json` and SQL have it.
+    source
+        Name of the source, where several have the change.
     json
         Print one JSON object, with the columns of the relation `changes`.
     """
@@ -29,21 +32,14 @@ def command(
 
     from bemi.cli import output
     from bemi.connections import connect, explained
-    from bemi.errors import UnknownStateError
     from bemi.store import reader, schema_version
-    from bemi.store.filters import Filters
 
     with (
         connect(history.url, what="destination", client_encoding="utf8") as conn,
         explained("destination"),
     ):
         schema_version.require_current(conn, history.schema)
-        found = list(reader.changes(conn, history.schema, Filters(id=id)))
-    if not found:
-        raise UnknownStateError(
-            f"there is no change {id} in the history", fix="`bemi changes --json` lists ids"
-        )
-    (change,) = found
+        change = reader.change(conn, history.schema, id, source)
     if json:
         output.print_json(change)
     else:

@@ -1,15 +1,13 @@
 """`bemi trace`: what one request did."""
 
-import dataclasses
-
-from bemi.cli.options import ConfigFlags, FilterFlags, FormFlags, Required
+from bemi.cli.options import ConfigFlags, FormFlags, OfTraceFlags, Required
 
 
 def command(
     id: Required,
     /,
     *,
-    filters: FilterFlags = FilterFlags(),  # noqa: B008 - frozen
+    filters: OfTraceFlags = OfTraceFlags(),  # noqa: B008 - frozen
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
     form: FormFlags = FormFlags(),  # noqa: B008 - frozen
 ) -> int:
@@ -29,5 +27,4 @@ def command(
     from bemi.cli import listing
 
     listing.echo(filters)
-    wanted = dataclasses.replace(filters.filters(), trace=id, oldest_first=True)
-    return listing.show(history, wanted, form)
+    return listing.show(history, filters.filters(trace=id, oldest_first=True), form)

@@ -3,7 +3,7 @@
 import json
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 import msgspec
@@ -12,6 +12,8 @@ from bemi.history.state import StateRow
 from bemi.integrations.reading import difference
 from bemi.store.filters import Place
 from bemi.store.reader import StoredChange
+
+_MOST_DIGITS: Final = 4000
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,5 +87,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _values(raw: msgspec.Raw) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(bytes(raw), parse_float=Decimal)
+    found: dict[str, Any] = json.loads(bytes(raw), parse_int=_whole, parse_float=Decimal)
     return found
+
+
+def _whole(digits: str) -> int | Decimal:
+    """Python makes no int of more digits than that, since it takes it so long."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else Decimal(digits)

@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from bemi.errors import UnknownStateError, UsageError
-from bemi.history import multiset
+from bemi.history import keyed, multiset
 from bemi.history.names import Called, called
 from bemi.history.shapes import shaped
 from bemi.lsn import Lsn
@@ -121,47 +121,6 @@ present as (
         and not exists (select from emptied e
             where (r.commit_position, r.ordinal) <= (e.commit_position, e.ordinal))
 )
-"""
-
-_KEYED: Final[LiteralString] = """
-{present}, last as (
-    select distinct on (key) key, image, flags, commit_position, ordinal from (
-        select primary_key as key, case when operation <> 'DELETE' then after end as image,
-            flags, commit_position, ordinal, 1 as half from present where {of_row}
-        union all
-        select previous_key, null, null, commit_position, ordinal, 0 from present
-        where previous_key is not null and {of_row}
-    ) each
-    order by key, commit_position desc, ordinal desc, half desc
-)
-select key, image::text, flags, commit_position, ordinal, commit_position
-from last where image is not null and {is_row}
-"""
-
-_ANY: Final = (sql.SQL("true"), sql.SQL("true"))
-_OF_ROW: Final = (
-    sql.SQL("(primary_key = %(key)s or previous_key = %(key)s)"),
-    sql.SQL("key = %(key)s"),
-)
-
-# Backwards from a change that lacks values, to where its row came to be, by the keys that it had.
-_BEFORE: Final[LiteralString] = """
-with recursive back as (
-    (select * from {changes}
-    where {its} and primary_key = %(key)s and (commit_position, ordinal) = (%(at)s, %(nth)s))
-    union all
-    select r.* from back b cross join lateral (
-        select * from {changes}
-        where {its} and primary_key = coalesce(b.previous_key, b.primary_key)
-            and (commit_position, ordinal) < (b.commit_position, b.ordinal)
-        order by commit_position desc, ordinal desc
-        limit 1
-    ) r
-    where b.operation = 'UPDATE'
-        and exists (select from unnest(b.flags) flag where starts_with(flag, 'unchanged:'))
-)
-select after::text, flags, commit_position, ordinal from back
-order by commit_position desc, ordinal desc
 """
 
 
@@ -294,16 +253,16 @@ class _Asked:
         changed = min((place for place, _ in shapes.key_changes(found, start)), default=None)
         tables = [row[0] for row in self._ask(_TABLES, **given)]
         its = given | {"tables": tables, "start": start}
-        ((keyed, keyless),) = self._ask(_KINDS, **its)
-        if changed is not None or (keyed and keyless):
+        ((with_key, without),) = self._ask(_KINDS, **its)
+        if changed is not None or (with_key and without):
             where = "" if changed is None else f" at {Lsn(changed)}"
             raise UnknownStateError(
                 f"{name} at {self._position} is not known: its key became another{where}"
                 " (key_changed)",
                 fix="`bemi snapshot` takes a new baseline, behind which it is",
             )
-        part = _Part(relation.relation, name, tables, keyed, self._epoch, start, known, found)
-        if not keyed and self._ask(multiset.UNTOLD, **self._given(part)) == [(True,)]:
+        part = _Part(relation.relation, name, tables, with_key, self._epoch, start, known, found)
+        if not with_key and self._ask(multiset.UNTOLD, **self._given(part)) == [(True,)]:
             raise UnknownStateError(
                 f"{name} at {self._position} is not known: it has no key by which rows are"
                 " followed, and which rows went can't be told",
@@ -330,7 +289,7 @@ class _Asked:
             )
         given = {**self._given(part), "key": self._key}
         stale = self._ask(_STALE, **given)
-        query = self._statement(_KEYED if part.keyed else multiset.ROWS)
+        query = self._statement(keyed.ROWS if part.keyed else multiset.ROWS)
         with self._conn.cursor(f"bemi_state_{part.relation}") as cursor:
             cursor.itersize = _FETCH
             cursor.execute(query, given)
@@ -366,7 +325,7 @@ class _Asked:
         values: dict[str, msgspec.Raw] = {}
         flags: set[str] = set()
         missing: set[str] | None = None
-        for after, told, commit, nth in self._ask(_BEFORE, **given):
+        for after, told, commit, nth in self._ask(keyed.BEFORE, **given):
             if after is None:
                 break
             image, kept = shaped(
@@ -396,12 +355,10 @@ class _Asked:
         its = sql.SQL(_ITS).format()
         present = sql.SQL(_PRESENT).format(its=its, **self._names)
         counted = multiset.counted(present)
-        of_row, is_row = _ANY if self._key is None else _OF_ROW
         return sql.SQL(text).format(
             its=its,
             present=present,
             counted=counted,
-            of_row=of_row,
-            is_row=is_row,
+            **keyed.conditions(self._key),
             **self._names,
         )

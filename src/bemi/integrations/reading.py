@@ -3,16 +3,13 @@ it, and what a change differs in."""
 
 import datetime as dt
 import decimal
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from bemi.errors import BemiError
-
-_MAX_KEY: Final = 2000
-"""Bytes beyond which the history has the digest of a key."""
+from bemi.keys import digested
 
 
 def stored_key(texts: Sequence[str]) -> str:
@@ -20,8 +17,7 @@ def stored_key(texts: Sequence[str]) -> str:
     key = texts[0]
     if len(texts) > 1:
         key = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
-    encoded = key.encode()
-    return key if len(encoded) <= _MAX_KEY else "sha256:" + hashlib.sha256(encoded).hexdigest()
+    return digested(key.encode()).decode()
 
 
 def key_text(value: object) -> str:
@@ -65,5 +61,6 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     return {
         name: (before.get(name), after.get(name))
         for name in {**before, **after}
-        if name not in before or name not in after or before[name] != after[name]
+        # Not by Python's equality, for which 1 is true.
+        if name not in before or name not in after or repr(before[name]) != repr(after[name])
     }

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import dataclasses
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -52,6 +51,9 @@ class Filters:
     """`schema.table`, or a table in the schema `public`."""
     key: str | None = None
     """The primary key's text; for a composite key a JSON array of texts."""
+    trace: str | None = None
+    """A `trace_id` or a `request_id` of the context."""
+    oldest_first: bool = False
     operation: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
@@ -59,8 +61,6 @@ class Filters:
     transaction: int | None = None
     context: tuple[tuple[str, str], ...] = ()
     """Key and value, compared as text: `7` is 7 and "7". A dotted key reaches nested ones."""
-    trace: str | None = None
-    """A `trace_id` or a `request_id` of the context."""
     before: tuple[tuple[str, str], ...] = ()
     after: tuple[tuple[str, str], ...] = ()
     """Column and value, compared as text, of the row before the change, and after it."""
@@ -70,14 +70,9 @@ class Filters:
     to_position: int | None = None
     """Positions of commits in the log of one source; both bounds belong to it."""
     source: str | None = None
-    id: UUID | None = None
-    oldest_first: bool = False
-    by_log: bool = False
-    """In the order of one source's log, as states follow each other, whatever its clock did."""
     behind: Place | None = None
     """Only what follows this place, in the order that is asked for: the next page."""
     limit: int | None = None
-
-    def following(self, place: Place) -> "Filters":
-        """The same, for the page behind `place`."""
-        return dataclasses.replace(self, behind=place)
+    id: UUID | None = None
+    by_log: bool = False
+    """In the order of one source's log, as states follow each other, whatever its clock did."""

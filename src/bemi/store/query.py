@@ -1,15 +1,19 @@
 """Filters as SQL: a SELECT from the view `changes`, of which each condition can use an index where
 there is one."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Final, Literal, LiteralString
+from typing import Final, Literal, LiteralString, TypeAlias
 
 import msgspec
 from psycopg import sql
 
+from bemi.keys import digested
 from bemi.store.filters import Filters
+
+_OF_A_TRACE: Final = ("trace_id", "request_id")
 
 # A number as jsonb prints it: never with an exponent.
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?")
@@ -33,7 +37,7 @@ def compiled(
         before, dot, after = filters.table.partition(".")
         require('schema = %s and "table" = %s', *((before, after) if dot else ("public", before)))
     if filters.key is not None:
-        key = _stored_key(filters.key)
+        key = stored_keys(filters.key)
         # An update that changed the key belongs to the history of both.
         require("(primary_key = any(%s) or previous_key = any(%s))", key, key)
     if filters.operation:
@@ -55,11 +59,7 @@ def compiled(
             f"unchanged:{filters.changed}",
         )
     if filters.trace is not None:
-        text = json.dumps(filters.trace)
-        require(
-            "(context @> %s::jsonb or context @> %s::jsonb)",
-            *(_nested((name,), text) for name in ("trace_id", "request_id")),
-        )
+        require(*_any_of(_context_conditions(name, filters.trace) for name in _OF_A_TRACE))
     for column, value in filters.before:
         require(_column_is("before", value), *_column(column, value))
     for column, value in filters.after:
@@ -75,11 +75,7 @@ def compiled(
         parameters.append(filters.id)
         require("id = %s", filters.id)
     for path, value in filters.context:
-        alternatives = _context_conditions(path, value)
-        require(
-            f"({' or '.join(condition for condition, _ in alternatives)})",
-            *(parameter for _, some in alternatives for parameter in some),
-        )
+        require(*_any_of([_context_conditions(path, value)]))
     # By time it is the order of the store's unique index, forwards or backwards.
     order: list[LiteralString] = ["committed_at", "commit_position", "ordinal", "epoch"]
     if filters.by_log:
@@ -104,16 +100,16 @@ def compiled(
     return query, parameters
 
 
-def _stored_key(text: str) -> list[str]:
-    """The key as it was typed, and, for a composite one, in the spacing of the store."""
-    try:
+def stored_keys(text: str) -> list[str]:
+    """What the store may have for a key as it was typed: itself, and, for a composite one, in its
+    spacing; a digest of what is too long."""
+    found = [text]
+    with contextlib.suppress(ValueError, RecursionError):
         parts = json.loads(text)
-    except (ValueError, RecursionError):
-        return [text]
-    if not isinstance(parts, list) or not parts:
-        return [text]
-    texts = [part if part is None or isinstance(part, str) else json.dumps(part) for part in parts]
-    return [text, msgspec.json.encode(texts).decode()]
+        if isinstance(parts, list) and parts:
+            texts = [part if isinstance(part, str | None) else json.dumps(part) for part in parts]
+            found.append(msgspec.json.encode(texts).decode())
+    return [digested(key.encode()).decode() for key in found]
 
 
 def _column_is(image: Literal["before", "after"], value: str) -> LiteralString:
@@ -127,9 +123,19 @@ def _column(column: str, value: str) -> list[object]:
     return [column, value, column] if value == "null" else [column, value]
 
 
-def _context_conditions(path: str, value: str) -> list[tuple[LiteralString, list[object]]]:
+_Condition: TypeAlias = tuple[LiteralString, list[object]]
+
+
+def _any_of(ways: Iterable[list[_Condition]]) -> tuple[LiteralString, *tuple[object, ...]]:
+    """One condition with its parameters, of several that may each hold."""
+    each = [condition for some in ways for condition in some]
+    parameters = [parameter for _, some in each for parameter in some]
+    return f"({' or '.join([condition for condition, _ in each])})", *parameters
+
+
+def _context_conditions(path: str, value: str) -> list[_Condition]:
     """Ways in which a context can have `value` at `path`; each can use the GIN index."""
-    found: list[tuple[LiteralString, list[object]]] = []
+    found: list[_Condition] = []
     # A name may itself have dots in it.
     for names in {tuple(path.split(".")), (path,)}:
         found.append(("context @> %s::jsonb", [_nested(names, json.dumps(value))]))

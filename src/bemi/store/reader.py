@@ -16,6 +16,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.rows import class_row
 
+from bemi.errors import UnknownStateError, UsageError
 from bemi.lsn import Lsn
 from bemi.store.filters import Filters, Place
 from bemi.store.query import compiled
@@ -109,8 +110,11 @@ def changes(
 ) -> Generator[StoredChange]:
     """The changes that the filters let through, in their order, as of one moment.
 
-    Read in pieces, so that a history of any size takes constant memory.
+    Read in pieces, so that a history of any size takes constant memory. Raises `UsageError` for
+    positions where it is not clear in whose log.
     """
+    if filters.source is None and {filters.from_position, filters.to_position} != {None}:
+        _require_one(sources(conn, schema), "positions are those of one source's log")
     query, parameters = compiled(schema, filters, StoredChange.__struct_fields__)
     with (
         conn.transaction(),
@@ -121,6 +125,47 @@ def changes(
         cursor.itersize = _FETCH
         cursor.execute(query, parameters)
         yield from cursor
+
+
+def change(
+    conn: psycopg.Connection[Any], schema: str, id: UUID, source: str | None = None
+) -> StoredChange:
+    """The one with this id. Raises `UnknownStateError` where there is none, and `UsageError` where
+    several sources have it, which read the same database."""
+    found = list(changes(conn, schema, Filters(id=id, source=source)))
+    if not found:
+        raise UnknownStateError(
+            f"there is no change {id} in the history", fix="`bemi changes --json` lists ids"
+        )
+    _require_one([each.source for each in found], f"the change {id} is there more than once")
+    return found[0]
+
+
+def source_of(conn: psycopg.Connection[Any], schema: str, table: str) -> str:
+    """That which has, or had, such a table (`schema.table`, or a partition).
+
+    Raises `UnknownStateError` where there is none, and `UsageError` for several: rows of two
+    databases are two rows.
+    """
+    query = sql.SQL(
+        "select distinct source from {} where schema || '.' || \"table\" = %(table)s"
+        " or partition = %(table)s order by source"
+    ).format(sql.Identifier(schema, "coverage"))
+    found = [row[0] for row in conn.execute(query, {"table": table})]
+    if not found:
+        raise UnknownStateError(
+            f"{table} is not in the history",
+            fix="`bemi status --coverage` lists the tables that are",
+        )
+    _require_one(found, f"{table} is in the history of several sources")
+    return str(found[0])
+
+
+def _require_one(names: list[str], why: str) -> None:
+    if len(names) > 1:
+        raise UsageError(
+            f"{why}: {', '.join(names)}", fix="say which source is meant: --source, or source="
+        )
 
 
 def sources(conn: psycopg.Connection[Any], schema: str) -> list[str]:
