@@ -93,7 +93,8 @@ def resolve(
             told = "nothing is captured yet" if until is None else f"captured until {spell(until)}"
             raise UnknownStateError(
                 f"what {source} was at {spell(when)} is not known yet: {told}",
-                fix="wait for the worker, or ask for an earlier time",
+                fix="ask for that time or an earlier one: later ones become known with the next"
+                " transaction that is captured",
             )
         found = conn.execute(
             sql.SQL(_RESOLVE).format(**names),
