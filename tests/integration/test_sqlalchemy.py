@@ -172,7 +172,10 @@ def test_two_phases(log: Log, engine: Engine) -> None:
         transaction.rollback()
         with conn.begin():
             conn.execute(insert(Todo).values(task="c"))
-    assert log.seen() == [[ANN, "insert"]] * 2
+        transaction = conn.begin_twophase()  # in the same context as the one before
+        conn.execute(insert(Todo).values(task="d"))
+        transaction.commit()
+    assert log.seen() == [[ANN, "insert"]] * 3
 
 
 def test_connections_that_come_back(log: Log, engine: Engine) -> None:
