@@ -2,7 +2,8 @@
 # Caches lie in .cache, so that nothing is left outside the project's folder.
 
 PYTHON ?= python3
-TEST_WORKERS ?= 2
+# More than cores: a third of the time, tests wait for what time has to bring.
+TEST_WORKERS ?= 3
 ARGS ?=
 
 UV_CACHE_DIR ?= $(CURDIR)/.cache/uv

@@ -16,15 +16,16 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from benchmarks import drain, end_to_end, latency, memory, orders, sending, servers
+from benchmarks import drain, end_to_end, history, latency, memory, orders, sending, servers
 from benchmarks.figures import Contest, Latency, Memory
+from benchmarks.history import Answer, Streamed
 from benchmarks.sending import Sending
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-Figure = Contest | Latency | Memory | Sending
-PARTS: Final = ("drain", "end-to-end", "latency", "memory", "sending")
+Figure = Answer | Contest | Latency | Memory | Sending | Streamed
+PARTS: Final = ("drain", "end-to-end", "latency", "memory", "sending", "history")
 
 
 def main() -> None:
@@ -49,17 +50,24 @@ def main() -> None:
                 functools.partial(end_to_end.measure, running, workload, repeats)
                 for workload in (orders.inserts(rows), orders.mixed(rows))
             ],
-            "latency": [functools.partial(latency.measure, running, 100 if quick else 400)],
+            "latency": [
+                functools.partial(measure, running, 100 if quick else 400)
+                for measure in (latency.polled, latency.streamed)
+            ],
             "memory": [functools.partial(memory.measure, running, 200_000 if quick else 1_000_000)],
         }
         found: dict[str, list[Figure]] = {}
         for part in options.only or PARTS:
             print(f"measuring: {part}", file=sys.stderr)
-            found[part] = (
-                [*sending.measure(running, repeats, 20 if quick else 200)]
-                if part == "sending"
-                else [plan() for plan in plans[part]]
-            )
+            match part:
+                case "sending":
+                    found[part] = [*sending.measure(running, repeats, 20 if quick else 200)]
+                case "history":
+                    found[part] = [
+                        *history.measure(options.changes or (500_000 if quick else 10_000_000))
+                    ]
+                case _:
+                    found[part] = [plan() for plan in plans[part]]
         version = running.source_conn.info.server_version
     machine = {
         "postgresql": f"{version // 10000}.{version % 10000}",
@@ -91,8 +99,33 @@ def _print(machine: dict[str, Any], figures: list[Figure]) -> None:
     )  # fmt: skip
     for column in contexts.columns[2:]:
         column.justify = "right"
+    answers = Table(
+        "question", "asked", "median, ms", "p95, ms", "goal, ms", "cpu, ms", box=box.SIMPLE
+    )
+    streams = Table(
+        "stream", "rows", "s", "s a million", "goal", "cpu, s a million", "MB more", box=box.SIMPLE
+    )
     for figure in figures:
         match figure:
+            case Answer():
+                answers.add_row(
+                    figure.question,
+                    f"{figure.asked}",
+                    f"{figure.median}",
+                    f"{figure.p95}",
+                    _held(figure.p95, figure.goal),
+                    f"{figure.cpu}",
+                )
+            case Streamed():
+                streams.add_row(
+                    figure.what,
+                    f"{figure.rows:,}",
+                    f"{figure.seconds}",
+                    f"{figure.seconds * 1e6 / max(figure.rows, 1):.1f}",
+                    _held(figure.seconds * 1e6 / max(figure.rows, 1), figure.goal),
+                    f"{figure.cpu * 1e6 / max(figure.rows, 1):.1f}",
+                    f"{figure.grown:.0f}",
+                )
             case Sending():
                 contexts.add_row(
                     figure.library,
@@ -110,9 +143,9 @@ def _print(machine: dict[str, Any], figures: list[Figure]) -> None:
                 )
             case Latency():
                 console.print(
-                    f"commit to visible, idle, {figure.commits} commits: "
-                    f"median {figure.median} ms, p95 {figure.p95} ms, p99 {figure.p99} ms "
-                    f"(one poll takes {figure.poll} ms)"
+                    f"{figure.name}, idle, {figure.commits} commits: "
+                    f"median {figure.median} ms, p95 {figure.p95} ms, p99 {figure.p99} ms"
+                    + (f" (one poll takes {figure.poll} ms)" if figure.poll else "")
                 )
             case Memory(peak=0):
                 console.print("worker's peak memory: not told by this system")
@@ -123,8 +156,13 @@ def _print(machine: dict[str, Any], figures: list[Figure]) -> None:
                 )
     if throughput.rows:
         console.print(throughput)
-    if contexts.rows:
-        console.print(contexts)
+    for table in (contexts, answers, streams):
+        if table.rows:
+            console.print(table)
+
+
+def _held(found: float, goal: float) -> str:
+    return f"{goal:g} {'held' if found <= goal else 'missed'}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -132,6 +170,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     parser.add_argument("--quick", action="store_true", help="small, in under a minute")
     parser.add_argument("--full", action="store_true", help="1,000,000 rows in one transaction")
+    parser.add_argument("--changes", type=int, help="in the history that is asked")
     parser.add_argument("--repeats", type=int, help="turns of each contestant")
     parser.add_argument("--only", action="append", choices=PARTS, help="one part; repeatable")
     return parser.parse_args()

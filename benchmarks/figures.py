@@ -37,14 +37,15 @@ def contest(
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds from the commit's return to the row being seen in `changes`."""
+    """Milliseconds from the commit's return to the change being seen, the way `name` says."""
 
+    name: str
     commits: int
     median: float
     p95: float
     p99: float
-    poll: float
-    """Median of one poll alone: no latency below it can be seen."""
+    poll: float | None = None
+    """Median of one poll alone, where that is how it is seen: no latency below it can be."""
 
 
 @dataclass(frozen=True, slots=True)

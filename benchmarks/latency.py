@@ -1,7 +1,10 @@
-"""How soon a commit on an idle source is seen in `changes`, by a reader who never sleeps."""
+"""How soon a commit on an idle source is seen in `changes`, by a reader who never sleeps, and
+given by `bemi.stream`, which does."""
 
+import queue
 import random
 import statistics
+import threading
 import time
 
 import psycopg
@@ -9,13 +12,15 @@ from benchmarks.figures import Latency
 from benchmarks.servers import Servers
 from psycopg import sql
 
+import bemi
+
 _INSERT = """
 insert into orders values (%s, 1, 'new', 1.5, 'EUR', 'Street 1, 10115 Berlin', 1, null, now(), null)
 """
 _DEADLINE = 60.0
 
 
-def measure(servers: Servers, commits: int) -> Latency:
+def polled(servers: Servers, commits: int) -> Latency:
     source = servers.source_conn
     source.execute("truncate orders")
     source.execute("set synchronous_commit to on")
@@ -43,7 +48,45 @@ def measure(servers: Servers, commits: int) -> Latency:
             # Idle again, and not in step with anything.
             time.sleep(random.uniform(0.005, 0.025))
     source.execute("set synchronous_commit to off")
+    return _figure("commit to visible", waits, statistics.median(polls))
+
+
+def streamed(servers: Servers, commits: int) -> Latency:
+    source = servers.source_conn
+    source.execute("truncate orders")
+    source.execute("set synchronous_commit to on")
+    given: queue.SimpleQueue[tuple[str | None, float]] = queue.SimpleQueue()
+    waits = []
+    with (
+        servers.worker("latency") as (settings, _pid),
+        bemi.stream(
+            settings.destination_url, schema=settings.schema, table="orders", operation="create"
+        ) as changes,
+    ):
+
+        def consume() -> None:
+            for change in changes:
+                given.put((change.primary_key, time.perf_counter()))
+
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        for key in range(-20, commits):
+            source.execute(_INSERT, [key])
+            began = time.perf_counter()
+            seen, at = given.get(timeout=_DEADLINE)
+            assert seen == str(key)
+            if key >= 0:
+                waits.append(max(at - began, 0.0))
+            time.sleep(random.uniform(0.005, 0.025))
+        changes.close()
+        consumer.join()
+    source.execute("set synchronous_commit to off")
+    return _figure("commit to a stream's change", waits)
+
+
+def _figure(name: str, waits: list[float], poll: float | None = None) -> Latency:
     cuts = statistics.quantiles(waits, n=100, method="inclusive")
-    poll = statistics.median(polls)
-    median, p95, p99, poll = (round(x * 1000, 2) for x in (cuts[49], cuts[94], cuts[98], poll))
-    return Latency(commits, median, p95, p99, poll)
+    median, p95, p99 = (round(x * 1000, 2) for x in (cuts[49], cuts[94], cuts[98]))
+    return Latency(
+        name, len(waits), median, p95, p99, None if poll is None else round(poll * 1000, 2)
+    )

@@ -4,8 +4,8 @@
         bemi.emit(connection)
         connection.execute("update todo set done = true where id = 1")
 
-Loads the standard library only; `bemi.History`, which asks the history questions, needs what
-`bemi[worker]` installs.
+Loads the standard library only; `bemi.History`, which asks the history questions, and
+`bemi.stream`, which gives changes as they come, need what `bemi[worker]` installs.
 """
 
 from importlib import import_module
@@ -20,15 +20,17 @@ from bemi.context import (
     outgoing_headers,
     set_context,
 )
-from bemi.errors import BemiError
+from bemi.errors import BemiError, MissingChangesError
 
 if TYPE_CHECKING:
     from bemi.history.history import History as History
+    from bemi.history.stream import stream as stream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BemiError",
+    "MissingChangesError",
     "clear_context",
     "command_context",
     "context",
@@ -38,6 +40,8 @@ __all__ = [
     "outgoing_headers",
     "set_context",
 ]
+
+_LATER: Final = {"History": "bemi.history.history", "stream": "bemi.history.stream"}
 
 _LIBRARIES: Final = ("psycopg", "psycopg2", "asyncpg", "sqlalchemy")
 
@@ -61,11 +65,11 @@ def emit(connection: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    if name != "History":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return import_module("bemi.history.history").History
+        return getattr(import_module(_LATER[name]), name)
     except ModuleNotFoundError as error:
         raise BemiError(
-            f"bemi.History needs {error.name}", fix="pip install 'bemi[worker]'"
+            f"bemi.{name} needs {error.name}", fix="pip install 'bemi[worker]'"
         ) from error

@@ -41,7 +41,7 @@ class Column(msgspec.Struct, frozen=True):
     where it no longer knows the column by that name. `stamp` changes with the catalog's row of
     the column; `filled`: older rows have a value in it that no change told. `parts`: of an enum
     or a composite type, also within others, what its text is made of, by OID: digests of labels,
-    numbers of attributes.
+    numbers of attributes. `modifier` is the type's, as in numeric(12,2); -1 is none.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Column(msgspec.Struct, frozen=True):
     generated: str = ""
     """`s` for a stored generated column, which follows from the others."""
     parts: dict[str, str] = {}
+    modifier: int = -1
 
 
 class Table(msgspec.Struct, frozen=True, eq=False):
@@ -68,7 +69,9 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     table itself, `schema.name`, where `name` is that of the one above it. `filenode` changes
     when the table is rewritten; `membership` is its row in pg_publication_rel; at
     `read_position` of the source's log all that the catalog tells was so, or not yet otherwise.
-    Before `placed_since` it may have been below another table, or below none.
+    Before `placed_since` it may have been below another table, or below none. `told`: an event
+    trigger said so, at the very place. `attributes`: how many columns the catalog had numbered when
+    it was read, those that were dropped too.
     """
 
     oid: int
@@ -84,6 +87,8 @@ class Table(msgspec.Struct, frozen=True, eq=False):
     membership: int = 0
     read_position: int = 0
     placed_since: int = 0
+    told: bool = False
+    attributes: int = 0
 
 
 class Transaction(msgspec.Struct, frozen=True, eq=False):
@@ -161,18 +166,25 @@ class Skipped(msgspec.Struct, frozen=True, eq=False):
 class Ddl(msgspec.Struct, frozen=True, eq=False):
     """A statement that changed the schema, as the source's event triggers told it.
 
-    `detail` is a JSON object in UTF-8 that jsonb accepts.
+    `detail` is a JSON object in UTF-8 that jsonb accepts. `ordinal` is that of the transaction's
+    last change before it. `tables` are those with rows that it was about, as it left them; of a
+    partitioned table, `parted`, its schema and name, all of its partitions. `dropped` is the OID
+    of a table that is gone.
     """
 
     transaction: Transaction
     lsn: int
     stretch: int
+    ordinal: int
     tag: str
     object_type: str | None
     identity: str | None
     relation: int | None
     statement: str | None
     detail: bytes
+    tables: tuple[Table, ...] = ()
+    parted: tuple[str, str] | None = None
+    dropped: int | None = None
 
 
 Event: TypeAlias = Change | Stretch | Committed | Version | Skipped | Ddl

@@ -4,26 +4,18 @@ The file may have several sources, each with its own table; then the rest of it 
 Everything is checked here, at the start, and nothing is connected to.
 """
 
-import contextlib
-import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_origin, get_type_hints
-
-import msgspec
+from typing import Any, Final, TypeAlias
 
 from bemi import settings_file
 from bemi.errors import ConfigError
-from bemi.rules import Rules, Skip
 from bemi.settings import (
     KEYS,
     PREFIX,
     Settings,
-    WrongValueError,
-    check_rules,
     database_name,
     parse,
     slot_name,
@@ -31,6 +23,7 @@ from bemi.settings import (
     variables,
 )
 from bemi.settings_file import FILE, SOURCES, Given
+from bemi.settings_values import check_rules, convert, is_list, places
 
 __all__ = [
     "KEYS",
@@ -43,12 +36,11 @@ __all__ = [
     "load",
     "load_all",
     "load_history",
+    "load_write_url",
     "slot_name",
     "variable",
     "variables",
 ]
-
-_TYPES: Final = get_type_hints(Settings)
 
 
 def load(
@@ -63,14 +55,7 @@ def load(
     is one. Where it has several sources, `source` says which one is meant. Raises ConfigError,
     which names the key and where it was read.
     """
-    layers = _Layers.read(overrides, environ, path)
-    names = layers.chosen()
-    if len(names) > 1:
-        raise ConfigError(
-            f"{layers.file.path} has several sources: {', '.join(sorted(names))}",
-            fix=f"say which one is meant: --source NAME, or {variable('source')}",
-        )
-    return _settings(layers.of(names[0] if names else None))
+    return _settings(_Layers.read(overrides, environ, path).one())
 
 
 def load_all(
@@ -135,6 +120,28 @@ def load_history(
     return found.pop()
 
 
+def load_write_url(
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    path: Path | None = None,
+    *,
+    or_source: bool = True,
+) -> str:
+    """As `load`, the connection string of what is written to: `write_url`, or the source's."""
+    read = _Layers.read(overrides, environ, path).one()
+    keys = ("write_url", "source_url") if or_source else ("write_url",)
+    key = next((key for key in keys if key in read), None)
+    if key is None:
+        raise ConfigError(
+            "write_url is not set: which database shall be written to?",
+            fix=_how_to_set("write_url"),
+        )
+    url = convert(key, read[key])
+    with places(read):
+        parse(str(url), key=key)
+    return str(url)
+
+
 def is_set(key: str, environ: Mapping[str, str] | None = None, path: Path | None = None) -> bool:
     """Whether a variable or the file gives this setting."""
     layers = _Layers.read(None, environ, path)
@@ -151,8 +158,8 @@ def _settings(read: "_Read") -> Settings:
         raise ConfigError(
             "source_url is not set: which database shall be watched?", fix=_how_to_set("source_url")
         )
-    values: dict[str, Any] = {key: _convert(key, given) for key, given in read.items()}
-    with _places(read):
+    values: dict[str, Any] = {key: convert(key, given) for key, given in read.items()}
+    with places(read):
         return Settings(**values)
 
 
@@ -165,10 +172,10 @@ def _history(read: "_Read") -> History:
             + "; where it is in the source's own database, source_url is enough",
         )
     values: dict[str, Any] = {
-        name: _convert(name, given) for name, given in read.items() if name in (key, "schema")
+        name: convert(name, given) for name, given in read.items() if name in (key, "schema")
     }
     url = values.pop(key)
-    with _places({**read, "source_url": read[key]}):
+    with places({**read, "source_url": read[key]}):
         settings = Settings(source_url=url, source="history", slot="history", **values)
     return History(settings.source_url, settings.schema)
 
@@ -181,20 +188,9 @@ def _how_to_set(key: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def _places(read: "_Read") -> Iterator[None]:
-    """Errors about a key name the place where it was read instead."""
-    try:
-        yield
-    except WrongValueError as error:
-        given = read.get(error.key) or Given(None, error.key)
-        place = given.inside(error.inside).place
-        raise ConfigError(f"{place}: {error.problem}", fix=error.fix) from None
-
-
 _Read: TypeAlias = Mapping[str, Given]
 
-_OWN: Final = ("source_url", "slot")
+_OWN: Final = ("source_url", "write_url", "slot")
 """What one of several sources can't share with the others."""
 
 
@@ -217,7 +213,7 @@ class _Layers:
         file = settings_file.read(path, environ, KEYS)
         layers = cls(_from_flags(overrides), _from_environment(environ), file)
         if (rules := file.defaults.get("rules")) is not None:
-            _check_rules(rules)  # here, since a source's place would be named later
+            check_rules(rules)  # here, since a source's place would be named later
         if len(file.sources) > 1:
             # Exported for one source, it would turn the others' histories over to it.
             for key in _OWN:
@@ -247,6 +243,16 @@ class _Layers:
                 )
         wanted = {each.value for each in given}
         return tuple(name for name in known if name in wanted)
+
+    def one(self) -> dict[str, Given]:
+        """What holds for the one source that is meant. Raises ConfigError where several are."""
+        names = self.chosen()
+        if len(names) > 1:
+            raise ConfigError(
+                f"{self.file.path} has several sources: {', '.join(sorted(names))}",
+                fix=f"say which one is meant: --source NAME, or {variable('source')}",
+            )
+        return self.of(names[0] if names else None)
 
     def of(self, name: str | None) -> dict[str, Given]:
         """What holds for one source: flags over variables over its table over the defaults."""
@@ -296,7 +302,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Read:
             )
         if name in names and text:
             value: object = text
-            if get_origin(_TYPES[names[name]]) is tuple:
+            if is_list(names[name]):
                 value = [part for part in map(str.strip, text.split(",")) if part]
             read[names[name]] = Given(value, name)
         elif name.startswith(PREFIX) and name not in names:
@@ -311,83 +317,6 @@ def _from_environment(environ: Mapping[str, str]) -> _Read:
                     f"{name} in the environment is not a setting", fix=f"did you mean {near}?"
                 )
     return read
-
-
-def _convert(key: str, given: Given) -> object:
-    if key == "rules":
-        given = replace(given, value=_with_texts(given.value))
-    try:
-        # A variable is always a text; flags and the file have types of their own.
-        return msgspec.convert(given.value, _TYPES[key], strict=not given.name.startswith(PREFIX))
-    except msgspec.ValidationError as error:
-        # msgspec's message names types and, of values, only those of a fixed list.
-        problem, _, path = str(error).partition(" - at `$")
-        part = given.inside(_full(path.removesuffix("`"), given.value))
-        if (field := _UNKNOWN.fullmatch(problem)) is not None:
-            kind = Skip if ".skip[" in part.name else Rules
-            raise settings_file.unknown(
-                part.inside(f".{field[1]}"), field[1], kind.__struct_fields__
-            ) from None
-        expected = _SKIP if ".skip" in part.name else _expected(key)
-        raise ConfigError(f"{part.place}: {problem}", fix=f"give {expected}") from None
-
-
-_SKIP: Final = (
-    'tables [[rules.skip]], with lists such as tables = ["jobs"] and operations = ["update"], and'
-    ' values such as context = { job = "nightly" }'
-)
-
-
-def _with_texts(rules: Any) -> Any:
-    """Rules whose skips have numbers and booleans of the context as the texts that they are
-    compared as; what is of another form stays, to be refused."""
-    match rules:
-        case {"skip": [*skips]}:
-            return {**rules, "skip": [_with_text(skip) for skip in skips]}
-    return rules
-
-
-def _with_text(skip: Any) -> Any:
-    match skip:
-        case {"context": {**context}}:
-            texts = {
-                name: json.dumps(value) if isinstance(value, bool | int | float) else value
-                for name, value in context.items()
-            }
-            return {**skip, "context": texts}
-    return skip
-
-
-def _check_rules(given: Given) -> None:
-    rules = _convert("rules", given)
-    assert isinstance(rules, Rules)
-    with _places({"rules": given}):
-        check_rules(rules)
-
-
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
-_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
-
-
-def _full(path: str, value: Any) -> str:
-    """msgspec's path into a value, with the name of a table's key, which it leaves out."""
-    table, dots, _ = path.partition("[...]")
-    if not dots:
-        return path
-    for name, index in _STEP.findall(table):
-        value = value[name] if name else value[int(index)]
-    return table + next((f".{key}" for key, each in value.items() if type(each) is not str), "")
-
-
-def _expected(key: str) -> str:
-    kind = _TYPES[key]
-    if kind is Rules:
-        return 'a table of lists, such as mask = ["users.email"] in [rules]'
-    if get_origin(kind) is tuple:
-        return "a list of names"
-    if get_origin(kind) is Literal:
-        return " or ".join(map(repr, kind.__args__))
-    return {str: "a text", float: "a number"}[kind]
 
 
 def _refuse_twins(found: Sequence[Settings], path: Path) -> None:

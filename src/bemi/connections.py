@@ -14,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bemi.errors import BemiError, ConfigError, PassingError, RefusedError, SetupError
 
-Role = Literal["source", "destination"]
+Role = Literal["source", "destination", "target"]
+"""`target`: a database that neither is, which a command writes to."""
 
 _DEFAULTS: Final[dict[str, str]] = {
     "application_name": "bemi",
@@ -72,6 +73,23 @@ def connect(
     Raises `PassingError` when the server is refusing, starting or full, `ConfigError` for a
     URL that does not parse, and `SetupError` for what waiting will not mend.
     """
+    if replication:
+        parameters["replication"] = "database"
+    given = conninfo(url, what=what, options=options, **parameters)
+    try:
+        conn = psycopg.connect(given, autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise _refused(error, url, what) from error
+    if not (conn.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+        # A role or database may prefer another one, in which psycopg reads no times.
+        with explained(what):
+            conn.execute("set datestyle to 'ISO'")
+            conn.commit()
+    return conn
+
+
+def conninfo(url: str, *, what: Role, options: str = "", **parameters: str) -> str:
+    """What `connect` connects with. Raises `ConfigError` for a URL that does not parse."""
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
@@ -84,18 +102,7 @@ def connect(
     merged["options"] = f"{given.get('options') or ''} {options}".strip()
     if not merged["options"]:
         del merged["options"]
-    if replication:
-        merged["replication"] = "database"
-    try:
-        conn = psycopg.connect(make_conninfo("", **merged), autocommit=autocommit)
-    except psycopg.OperationalError as error:
-        raise _refused(error, url, what) from error
-    if not (conn.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
-        # A role or database may prefer another one, in which psycopg reads no times.
-        with explained(what):
-            conn.execute("set datestyle to 'ISO'")
-            conn.commit()
-    return conn
+    return make_conninfo("", **merged)
 
 
 def make_lasting(conn: psycopg.Connection[Any]) -> None:
@@ -149,7 +156,9 @@ def explain(error: psycopg.Error, what: Role) -> BemiError:
     if code == "42501":
         return SetupError(
             f"a privilege is missing on the {what}: {words}",
-            fix="`bemi doctor` lists the privileges that are missing and the SQL that grants them",
+            fix="grant it to the role of its URL"
+            if what == "target"
+            else "`bemi doctor` lists the privileges that are missing and the SQL that grants them",
         )
     return SetupError(f"the {what} refused: {words}")
 
@@ -179,7 +188,7 @@ def _refused(error: psycopg.OperationalError, url: str, what: Role) -> BemiError
         return PassingError(message, fix=f"is PostgreSQL running there? check the {what}'s URL")
     if any(phrase in words for phrase in _PASSING_WORDS):
         return PassingError(message)
-    variable = f"BEMI_{what.upper()}_URL"
+    variable = "the URL that was given" if what == "target" else f"BEMI_{what.upper()}_URL"
     if what == "destination":
         variable += " (BEMI_SOURCE_URL, where that is not set)"
     if "password" in words or "authentication" in words:

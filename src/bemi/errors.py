@@ -13,9 +13,14 @@ BemiError
 ├── PassingError       a state that passes by itself: the worker waits
 │   ├── SlotBusyError  another process holds the replication slot
 │   └── FencedError    another worker took over the checkpoint
+├── ConflictError       a plan can't be applied as things are; nothing was written
 ├── UnknownStateError   what was asked for lies in a gap, or outside of what was tracked
+│   └── NotYetError    or beyond what is captured by now
+├── MissingChangesError  a stream comes past changes that the history does not have
 └── ProtocolError      replication data that does not parse
 """
+
+from typing import Any
 
 
 class BemiError(Exception):
@@ -82,5 +87,53 @@ class UnknownStateError(BemiError):
     """The history can't tell the state that was asked for; the message says why."""
 
 
+class ConflictError(BemiError):
+    """A plan can't be applied as things are, and nothing was written; `conflicts` says why."""
+
+    def __init__(
+        self, message: str, *, conflicts: tuple[Any, ...] = (), fix: str | None = None
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.conflicts = conflicts
+
+
+class NotYetError(UnknownStateError):
+    """What was asked for lies beyond what is captured by now: it can be waited for."""
+
+
+class MissingChangesError(BemiError):
+    """A stream comes past changes that the history does not have; going on is behind them.
+
+    Of `table`, or of all tables of `source` where that is None; of a partition `root` is the table
+    above it. `cause` is a word of `bemi status --coverage`. The positions are those of commits in
+    the source's log: from the first one on, and before the other one, or on and on where that is
+    None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fix: str,
+        source: str,
+        table: str | None,
+        cause: str,
+        from_position: str,
+        to_position: str | None,
+        root: str | None = None,
+    ) -> None:
+        super().__init__(message, fix=fix)
+        self.source = source
+        self.table = table
+        self.root = table if root is None else root
+        self.cause = cause
+        self.from_position = from_position
+        self.to_position = to_position
+
+
 class ProtocolError(BemiError):
     """Replication data that does not parse; nothing of it was stored."""
+
+
+class UncertainWarning(UserWarning):
+    """A state was asked for that is not surely known, and is told as far as it is."""

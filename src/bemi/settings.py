@@ -49,6 +49,15 @@ class Settings:
             "default": "the source's",
         },
     )
+    write_url: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "doc": "Connection string for what writes to a database: reverts, replays, restores. "
+            "Its role needs no more than the rights to write there.",
+            "default": "the source's; a replay has none",
+        },
+    )
     source: str = field(
         default="",
         metadata={
@@ -134,6 +143,10 @@ class Settings:
             parse(self.destination_url, key="destination_url")
         else:
             object.__setattr__(self, "destination_url", self.source_url)
+        if self.write_url:
+            parse(self.write_url, key="write_url")
+        else:
+            object.__setattr__(self, "write_url", self.source_url)
         if not self.source or not self.slot:
             database = database_name(self.source_url, key="source_url")
             object.__setattr__(self, "source", self.source or database)

@@ -13,7 +13,7 @@ from tests.support.pgbouncer import pooled
 from tests.support.wal import Log
 
 # 10,000 take some ten seconds with each library and mode.
-WRITES = 10_000 if os.environ.get("BEMI_TEST_FULL") else 500
+WRITES = 10_000 if os.environ.get("BEMI_TEST_FULL") else 1_000
 # The usual deadline is too near on a machine that is busy with other tests.
 pytestmark = pytest.mark.timeout(300)
 ROUND = 5

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -107,6 +108,25 @@ def test_keep_stays_until_it_is_told_to_end(folder: Path, number: signal.Signals
 
         until(captured, DEADLINE, "what others write is captured too")
     demo.process.send_signal(number)
+    assert demo.process.wait(DEADLINE) == 0, demo.text()
+    demo.assert_nothing_is_left(family)
+    assert "Traceback" not in demo.text()
+
+
+def test_serve_shows_it_in_the_browser_until_it_is_told_to_end(folder: Path) -> None:
+    demo = Demo(folder, "--serve")
+    until(lambda: b"sign-in?link=" in demo.output.read_bytes(), DEADLINE, "it is served")
+    found = re.search(r"(http://\S+)/sign-in\?link=(\S+)", demo.text())
+    assert found is not None
+    family = demo.family()
+    with httpx.Client(base_url=found[1], headers={"Sec-Fetch-Site": "same-origin"}) as browser:
+        assert browser.post("/sign-in", data={"link": found[2]}).status_code == 303
+        page = browser.get("/", params={"trace": "req-3"}).text
+        assert "changed" in page
+        assert "Write it up" in browser.get("/record", params={"table": "todo", "key": "1"}).text
+        plan = browser.post("/api/v1/reverts/plan", json={"trace": "req-4"}).json()
+        assert [row["key"] for row in plan["rows"]] == ["2"]
+    demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(DEADLINE) == 0, demo.text()
     demo.assert_nothing_is_left(family)
     assert "Traceback" not in demo.text()

@@ -7,14 +7,18 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from bemi.capture import sink, worker
+from bemi.capture import sink, watch, worker
 from bemi.config import Settings
 from bemi.embedded import Server
+from bemi.errors import UnknownStateError
+from bemi.history import moments
 from tests.conftest import MakeDatabase
 from tests.e2e.conftest import SETTINGS
 from tests.support import workload
@@ -123,10 +127,54 @@ def rest(source_url: str) -> None:
         grown = flushed(source_url) - before
         checkpoints = len(monitor.positions)
     print(f"{grown} bytes of WAL and {checkpoints} positions in {SECONDS:g} idle seconds")
-    assert checkpoints <= 4
+    assert checkpoints <= 4 + SECONDS / 10
     assert grown < 100_000
     assert monitor.ahead == 0
     assert oracle.compare(settings).faults == {}
+
+
+@pytest.mark.timeout(120)
+def test_times_of_an_idle_source_are_known(
+    source_url: str, destination_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is committed in it, and still it is known that nothing was."""
+    monkeypatch.setattr(sink, "IDLE_INTERVAL", 0.1)
+    monkeypatch.setattr(watch, "_TABLES_INTERVAL", 0.1)
+    settings, _ = workload.prepare(source_url, destination_url)
+    with (
+        capturing(settings),
+        psycopg.connect(source_url, autocommit=True) as conn,
+        psycopg.connect(destination_url, autocommit=True) as destination,
+    ):
+
+        def known(when: datetime) -> moments.Position | None:
+            with contextlib.suppress(UnknownStateError):
+                return moments.resolve(destination, "bemi", settings.source, when)
+            return None
+
+        conn.execute("insert into app.notes values ('before the rest', 1)")
+        written = flushed(source_url)
+        first = now(conn)
+        until(lambda: known(first), 60, "that time is known")
+        later = now(conn)
+        until(lambda: known(later), 60, "so is a later one")
+        assert known(later) == known(first)
+        assert position(settings) >= written
+        with pytest.raises(UnknownStateError, match="captured until"):
+            moments.resolve(destination, "bemi", settings.source, now(conn) + timedelta(seconds=60))
+        with psycopg.connect(source_url) as writing:
+            writing.execute("insert into app.notes values ('not committed yet', 1)")
+            meanwhile = now(conn)
+            writing.commit()
+        until(lambda: known(meanwhile), 60, "and one of before a commit")
+        assert known(meanwhile) == known(first)
+
+
+def now(conn: psycopg.Connection[Any]) -> datetime:
+    row = conn.execute("select clock_timestamp()").fetchone()
+    assert row is not None
+    found: datetime = row[0]
+    return found
 
 
 @contextlib.contextmanager

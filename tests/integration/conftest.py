@@ -1,13 +1,19 @@
 """What the tests of the whole capture path share."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import psycopg
 import pytest
 
+from bemi.capture.catalog import Catalog
+from bemi.capture.messages import Relation
+from bemi.change import Table
 from tests.conftest import MakeDatabase
 from tests.support import databases
+from tests.support.asked import Asked
+from tests.support.covered import Cover, Covered
 from tests.support.tracked import Tracked
 from tests.support.tracking import track
 
@@ -52,3 +58,50 @@ def tracked(make_database: MakeDatabase) -> Iterator[Track]:
     yield make
     for close in closing:
         close()
+
+
+@pytest.fixture
+def asked(
+    tracked: Track, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Asked]:
+    """The table `todo`, with whole old rows in the log."""
+    table = "create table todo (id int primary key, task text, price numeric, data jsonb)"
+    made = Asked(tracked(table, full=("public.todo",)), capfdbinary, monkeypatch)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def source_and_destination(make_database: MakeDatabase) -> tuple[str, str]:
+    return make_database(), make_database()
+
+
+@pytest.fixture
+def cover(source_and_destination: tuple[str, str]) -> Iterator[Cover]:
+    """Runs `statements` in the source, which is then tracked; `full` as for `track`."""
+    with contextlib.ExitStack() as closing:
+
+        def cover(*statements: str, full: Sequence[str] = ()) -> Covered:
+            with psycopg.connect(source_and_destination[0], autocommit=True) as conn:
+                for statement in statements:
+                    conn.execute(statement.encode())
+            found = Covered(track(*source_and_destination, schemas=["public"], full=full))
+            closing.callback(found.close)
+            return found
+
+        yield cover
+
+
+@pytest.fixture
+def others_write(
+    source_and_destination: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """Lets the source's log go on between two readings of its catalog."""
+    described = Catalog.describe
+
+    def describe(catalog: Catalog, relation: Relation) -> Table:
+        with psycopg.connect(source_and_destination[0], autocommit=True) as conn:
+            conn.execute("select pg_logical_emit_message(false, 'others', 'x')")
+        return described(catalog, relation)
+
+    return lambda: monkeypatch.setattr(Catalog, "describe", describe)

@@ -100,8 +100,21 @@ def test_what_it_waits_for_is_the_history_whoever_writes_it(
 ) -> None:
     t = tracked("create table a (id int primary key)", "insert into a values (1)")
     monkeypatch.setattr(baseline, "_PATIENCE", -1.0)
-    recorder = Recorder()
-    take(t.settings, recorder=recorder)
+    with psycopg.connect(t.settings.destination_url) as other:
+
+        class Held(Recorder):
+            """Keeps the worker from its next commit until it is told that it is waited for."""
+
+            def table(self, name: str, done: int, estimate: int) -> None:
+                super().table(name, done, estimate)
+                other.execute("select from bemi.checkpoints for update")
+
+            def waiting(self, reason: str) -> None:
+                super().waiting(reason)
+                other.rollback()
+
+        recorder = Held()
+        take(t.settings, recorder=recorder)
     assert recorder.reasons
     assert all(reason.startswith("the history is ") for reason in recorder.reasons)
 

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from bemi.capture import coverage, worker
+from bemi.capture import event_triggers, worker
 from bemi.capture.coverage import Kept
 from bemi.capture.setup import init
 from bemi.capture.sight import Memory
@@ -23,11 +23,10 @@ from bemi.history.moments import Position, resolve
 from bemi.history.state import state
 from bemi.lsn import Lsn
 from bemi.rules import NO_RULES, Rules, Skip
-from tests.conftest import MakeDatabase
 from tests.integration.conftest import Track
 from tests.support.baselines import assert_state, take
+from tests.support.covered import Cover, Covered
 from tests.support.tracked import Row, Tracked
-from tests.support.tracking import track
 from tests.support.waiting import until
 
 TABLE = "create table t (id int primary key, v text)"
@@ -37,90 +36,19 @@ class MakeRole(Protocol):
     def __call__(self, name: str, attributes: str = "") -> str: ...
 
 
-class Covered(Tracked):
-    """A tracked source, whose states are written down as they are at positions of its log."""
-
-    def position(self) -> Lsn:
-        row = self.source.execute("select pg_current_wal_insert_lsn()::text").fetchone()
-        assert row is not None
-        return Lsn.parse(row[0])
-
-    def now(self, table: str = "public.t") -> tuple[Lsn, Counter[str]]:
-        """The rows at a position; nobody else writes."""
-        cursor = self.source.execute(f"select to_jsonb(t) from {table} t".encode())
-        rows = Counter(json.dumps(row[0], sort_keys=True) for row in cursor)
-        return self.position(), rows
-
-    def state(self, position: Lsn, table: str = "public.t") -> Counter[str]:
-        with psycopg.connect(self.settings.destination_url, autocommit=True) as conn:
-            return Counter(
-                json.dumps(json.loads(bytes(row.image)), sort_keys=True)
-                for row in state(conn, "bemi", self.settings.source, table, position)
-            )
-
-    def keep(self, **options: Any) -> Kept:
-        """One look of the worker's at its coverage."""
-        (held,) = self.query("select source_id, epoch from bemi.checkpoints")
-        with psycopg.connect(self.settings.destination_url, autocommit=True) as destination:
-            return coverage.keep(
-                self.source,
-                destination,
-                schema="bemi",
-                publication=self.settings.publication,
-                source_id=held["source_id"],
-                epoch=held["epoch"],
-                **options,
-            )
-
-    def intervals(self, table: str = "t") -> list[Row]:
-        return self.query(
-            'select * from bemi.intervals where "table" = %s or partition like %s '
-            "order by interval_id",
-            [table, f"%.{table}"],
-        )
-
-    def skip_ahead(self) -> None:
-        """Let the slot forget what is not stored."""
-
-        def skipped() -> bool:
-            try:
-                self.source.execute(
-                    "select pg_replication_slot_advance(%s, pg_current_wal_insert_lsn())",
-                    [self.settings.slot],
-                )
-            except psycopg.errors.ObjectInUse:  # by the walsender of a worker that just ended
-                return False
-            return True
-
-        until(skipped, 30, "the slot is free")
-
-    def refuses(self, position: Lsn, why: str, table: str = "public.t") -> None:
-        with pytest.raises(UnknownStateError, match=why) as caught:
-            self.state(position, table)
-        assert caught.value.fix
+def altered(kept: Kept) -> tuple[str, ...]:
+    """The tables that a look began, ended or waits for."""
+    return (*kept.opened, *(name for name, _ in kept.closed), *kept.waiting)
 
 
 @pytest.fixture
-def databases(make_database: MakeDatabase) -> tuple[str, str]:
-    return make_database(), make_database()
+def at(cover: Cover) -> Covered:
+    return cover(TABLE)
 
 
 @pytest.fixture
-def at(databases: tuple[str, str]) -> Iterator[Covered]:
-    with psycopg.connect(databases[0], autocommit=True) as conn:
-        conn.execute(TABLE)
-    found = Covered(track(*databases, schemas=["public"]))
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def keyless(databases: tuple[str, str]) -> Iterator[Covered]:
-    with psycopg.connect(databases[0], autocommit=True) as conn:
-        conn.execute("create table k (x float8)")
-    found = Covered(track(*databases, schemas=["public"], full=["*.k"]))
-    yield found
-    found.close()
+def keyless(cover: Cover) -> Covered:
+    return cover("create table k (x float8)", full=["*.k"])
 
 
 @pytest.fixture
@@ -162,11 +90,8 @@ def test_a_table_that_was_empty_is_covered_from_there(at: Covered) -> None:
     at.refuses(Lsn(at.position() + 10_000_000), "not captured yet")
 
 
-def test_a_table_that_had_rows_is_unknown_until_its_baseline(databases: tuple[str, str]) -> None:
-    with psycopg.connect(databases[0], autocommit=True) as conn:
-        conn.execute(TABLE)
-        conn.execute("insert into t values (1, 'old'), (2, 'old')")
-    at = Covered(track(*databases, schemas=["public"]))
+def test_a_table_that_had_rows_is_unknown_until_its_baseline(cover: Cover) -> None:
+    at = cover(TABLE, "insert into t values (1, 'old'), (2, 'old')")
     at.source.execute("insert into t values (3, 'new')")
     before, _ = at.now()
     at.catch_up()
@@ -177,15 +102,14 @@ def test_a_table_that_had_rows_is_unknown_until_its_baseline(databases: tuple[st
     at.catch_up()
     assert at.state(position) == rows
     at.refuses(before, "no baseline")
-    at.close()
 
 
-def test_a_table_without_a_key_is_a_multiset(databases: tuple[str, str]) -> None:
-    with psycopg.connect(databases[0], autocommit=True) as conn:
-        conn.execute("create table t (v text, n numeric)")
-        conn.execute("alter table t replica identity full")
-        conn.execute("insert into t select 'old', 1.50 from generate_series(1, 3)")
-    at = Covered(track(*databases, schemas=["public"]))
+def test_a_table_without_a_key_is_a_multiset(cover: Cover) -> None:
+    at = cover(
+        "create table t (v text, n numeric)",
+        "alter table t replica identity full",
+        "insert into t select 'old', 1.50 from generate_series(1, 3)",
+    )
     at.source.execute("insert into t values ('new', null), ('new', null)")
     take(at.settings)
     moments = [at.now()]
@@ -198,7 +122,6 @@ def test_a_table_without_a_key_is_a_multiset(databases: tuple[str, str]) -> None
     at.catch_up()
     for position, rows in moments:
         assert at.state(position) == rows
-    at.close()
 
 
 @pytest.mark.parametrize(
@@ -473,6 +396,42 @@ def test_rewritten_by_ddl(at: Covered) -> None:
     assert gap["from_position"] < gap["to_position"]
 
 
+def test_rewritten_by_ddl_and_renamed_before_anybody_looked(at: Covered) -> None:
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    at.catch_up()
+    at.source.execute("alter table t alter v type varchar using v || '!'")
+    at.source.execute("alter table t rename v to w")
+    at.source.execute("update t set w = 'c' where id = 2")
+    position = at.position()
+    at.catch_up()
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        found = {
+            row.key: row.flags
+            for row in state(conn, "bemi", at.settings.source, "public.t", position)
+        }
+    assert found["1"] == {"stale:w"}
+    (update,) = (row for row in at.changes() if row["operation"] == "UPDATE")
+    assert (update["before"], update["flags"]) == ({"id": 2}, ["before_unknown:w"])
+
+
+def test_rewritten_and_of_its_old_type_again_before_anybody_looked(at: Covered) -> None:
+    at.source.execute("alter table t add n int")
+    at.source.execute("insert into t values (1, 'a', 1), (2, 'b', 2)")
+    at.catch_up()
+    at.source.execute("alter table t alter n type float using n + 1")
+    at.source.execute("update t set n = 0.5 where id = 2")
+    position = at.position()
+    at.source.execute("alter table t alter n type int using n + 1")
+    at.source.execute("insert into t values (3, 'c', 3)")
+    at.catch_up()
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        found = {
+            row.key: row.flags
+            for row in state(conn, "bemi", at.settings.source, "public.t", position)
+        }
+    assert found["1"] == {"stale:n"}
+
+
 def test_rewritten_by_ddl_and_seen_by_a_baseline_first(at: Covered) -> None:
     """The worker finds the version known already, and never tells what was rewritten before it."""
     at.source.execute("alter table t add n int")
@@ -494,6 +453,35 @@ def test_rewritten_by_ddl_and_seen_by_a_baseline_first(at: Covered) -> None:
         }
     assert flags == {"1": {"stale:n"}, "2": {"stale:n"}}
     assert at.state(position) == rows
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_rewritten_twice_before_the_catalog_was_read(
+    at: Covered, others_write: Callable[[], None], busy: bool
+) -> None:
+    """Each is told, whatever the other is, and follows the column to its later names."""
+    at.source.execute("insert into t values (1, 'a'), (2, 'b')")
+    at.catch_up()
+    if busy:
+        others_write()
+    at.source.execute("alter table t alter v type varchar using v || '!'")
+    at.source.execute("insert into t values (3, 'c')")
+    at.source.execute("alter table t add n float default random()")
+    at.source.execute("insert into t values (4, 'd')")
+    last = [at.position()]
+    at.catch_up()
+    at.source.execute("alter table t rename n to m")
+    at.source.execute("insert into t values (5, 'e')")
+    last.append(at.position())
+    at.catch_up()
+    for position, name in zip(last, "nm", strict=True):
+        with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+            flags = {
+                row.key: {*(row.flags or ())}
+                for row in state(conn, "bemi", at.settings.source, "public.t", position)
+            }
+        assert flags["1"] == flags["2"] == {"stale:v", f"stale:{name}"}
+        assert f"stale:{name}" in flags["3"]
 
 
 @pytest.fixture
@@ -697,7 +685,7 @@ def test_a_renamed_table_goes_on_in_its_interval(at: Covered) -> None:
     at.catch_up()
     at.source.execute("alter table t rename to u")
     at.source.execute("update u set v = 'b'")
-    assert at.keep() == Kept()
+    assert not altered(at.keep())
     position, rows = at.now("u")
     at.catch_up()
     assert at.state(position, "public.u") == rows
@@ -720,7 +708,7 @@ def test_partitions_that_come_and_go(at: Covered) -> None:
     at.source.execute("insert into p values (8, 2)")
     between = at.position()
     at.source.execute("delete from p where id = 8")
-    assert at.keep() == Kept()
+    assert not altered(at.keep())
     at.source.execute("insert into p values (2, 2)")
     moments.append(at.now("p"))
     at.keep()
@@ -877,12 +865,8 @@ def test_another_key_makes_the_state_unknown_until_a_baseline(at: Covered, alter
 
 
 @pytest.mark.parametrize("deferrable", ["deferrable", "deferrable initially deferred"])
-def test_a_key_that_two_rows_may_have_for_a_while_is_none(
-    databases: tuple[str, str], deferrable: str
-) -> None:
-    with psycopg.connect(databases[0], autocommit=True) as conn:
-        conn.execute(f"create table t (id int primary key {deferrable}, v text)".encode())
-    at = Covered(track(*databases, schemas=["public"], full=["*.t"]))
+def test_a_key_that_two_rows_may_have_for_a_while_is_none(cover: Cover, deferrable: str) -> None:
+    at = cover(f"create table t (id int primary key {deferrable}, v text)", full=["*.t"])
     at.source.execute("insert into t values (1, 'a'), (2, 'b'), (3, 'c')")
     moments = [at.now()]
     at.source.execute("update t set id = id + 1")
@@ -899,10 +883,10 @@ def test_a_key_that_two_rows_may_have_for_a_while_is_none(
     position, rows = at.now()
     at.catch_up()
     assert at.state(position) == rows
-    at.close()
 
 
 @pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 @pytest.mark.parametrize(
     ("key", "alter"),
     [
@@ -912,12 +896,17 @@ def test_a_key_that_two_rows_may_have_for_a_while_is_none(
     ],
 )
 def test_a_key_that_is_rewritten_makes_the_state_unknown_until_a_baseline(
-    databases: tuple[str, str], key: str, alter: str, late: bool
+    cover: Cover,
+    others_write: Callable[[], None],
+    key: str,
+    alter: str,
+    late: bool,
+    busy: bool,
 ) -> None:
     """Its type is what it was, but not what the rows are called by."""
-    with psycopg.connect(databases[0], autocommit=True) as conn:
-        conn.execute(f"create table t (id {key} primary key, v text)".encode())
-    at = Covered(track(*databases, schemas=["public"]))
+    at = cover(f"create table t (id {key} primary key, v text)")
+    if busy:
+        others_write()
     at.source.execute("insert into t values (1, 'a'), (2, 'b'), (3, 'c')")
     known, rows = at.now()
     if not late:
@@ -945,10 +934,13 @@ def test_a_key_that_is_rewritten_makes_the_state_unknown_until_a_baseline(
     assert at.state(position) == rows
     at.keep()
     assert len(at.intervals()) == 2, "it is parted once"
-    at.close()
 
 
-def test_a_key_of_another_name_is_the_same(at: Covered) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_a_key_of_another_name_is_the_same(at: Covered, told: bool) -> None:
+    """What lies between an alteration and the next change is known where it was told."""
+    if told:
+        event_triggers.install(at.source)
     at.source.execute("insert into t values (1, 'a'), (2, 'b')")
     before = at.now()
     at.source.execute("alter table t rename id to number")
@@ -961,7 +953,10 @@ def test_a_key_of_another_name_is_the_same(at: Covered) -> None:
     at.catch_up()
     at.keep()
     assert len(at.intervals()) == 1
-    for position, rows in (before, after, last):
+    if not told:
+        for position, _ in (before, after):
+            at.refuses(position, "altered")
+    for position, rows in (before, after, last) if told else (last,):
         assert at.state(position) == rows, "under the names of then"
 
 
@@ -1128,9 +1123,9 @@ def test_a_publication_that_is_given_away_goes_on(at: Covered, make_role: MakeRo
     at.keep()
     role = make_role("keeper", "superuser")
     at.source.execute(f"alter publication bemi owner to {role}".encode())
-    assert at.keep() == Kept()
+    assert not altered(at.keep())
     at.source.execute("alter publication bemi owner to current_user")
-    assert at.keep() == Kept()
+    assert not altered(at.keep())
 
 
 def test_another_timeline_is_not_written_into_the_epoch(at: Covered) -> None:
@@ -1169,7 +1164,7 @@ def test_an_idle_look_writes_nothing(at: Covered) -> None:
     before = at.query("select xmin::text, * from bemi.sources")
     before += at.query("select xmin::text, * from bemi.intervals")
     for _ in range(3):
-        assert at.keep(verify=False, memory=memory) == Kept()
+        assert not altered(at.keep(verify=False, memory=memory))
     after = at.query("select xmin::text, * from bemi.sources")
     after += at.query("select xmin::text, * from bemi.intervals")
     assert before == after

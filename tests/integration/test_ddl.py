@@ -231,7 +231,7 @@ def test_a_table_is_told_as_it_is_afterwards(recorded: Tracked) -> None:
     assert third["replica_identity"] == "f"
     # A default may be a value: it is not told.
     kinds = {"number", "name", "type", "type_oid", "base_type_oid", "not_null", "generated"}
-    assert {*second["columns"][-1]} == kinds | {"stamp", "filled"}
+    assert {*second["columns"][-1]} == kinds | {"stamp", "filled", "modifier"}
 
 
 def test_rolled_back_ddl_leaves_nothing(recorded: Tracked) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from bemi import config
 from bemi.capture import worker
 from bemi.capture.setup import init
 from bemi.embedded import Server
+from tests.support import databases
 from tests.support.documents import RUNNABLE, Reader, blocks, environment
 
 ROOT = Path(__file__).parents[2]
@@ -46,12 +48,31 @@ PREPARED = (
 )
 
 
-@pytest.fixture
-def page_server(postgres_bin: Path | None) -> Iterator[Server]:
-    """One of its own for each page: what a page tells its reader may make roles, or alter the
-    whole server."""
-    with Server(settings={"fsync": "off"}, bin=postgres_bin) as running:
+@pytest.fixture(scope="module")
+def pages_server(postgres_bin: Path | None) -> Iterator[Server]:
+    """Of the pages alone: what one tells its reader may make roles, or alter the whole server."""
+    with Server(settings={"fsync": "off", "full_page_writes": "off"}, bin=postgres_bin) as running:
         yield running
+
+
+@pytest.fixture
+def page_server(pages_server: Server) -> Iterator[Server]:
+    """As new for each page."""
+    yield pages_server
+    pages_server.start()
+    with psycopg.connect(pages_server.url(), autocommit=True) as conn:
+        made = conn.execute(
+            "select datname from pg_database where not datistemplate and datname <> 'postgres'"
+        )
+        for (name,) in made.fetchall():
+            databases.drop(pages_server, name)
+        roles = conn.execute(
+            "select rolname from pg_roles where rolname !~ '^pg_' and rolname <> current_user"
+        )
+        for (name,) in roles.fetchall():
+            conn.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+        conn.execute("alter system reset all")
+        conn.execute("select pg_reload_conf()")
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,41 @@ def test_what_means_nothing_is_refused(filters: dict[str, Any], message: str) ->
         bemi.History("postgresql://nowhere").changes(**filters)
 
 
+@pytest.mark.parametrize("name", ["\0", "\ud800", 5])
+def test_what_can_be_no_name_is_refused_before_it_is_asked_for(name: Any) -> None:
+    at = "0/1"
+    with bemi.History("postgresql://127.0.0.1:1/x") as history:
+        for ask in (
+            lambda: history.at(at, name),
+            lambda: history.at(at, "t", source=name),
+            lambda: history.diff(name, start=at),
+            lambda: history.diff("t", start=at, source=name),
+            lambda: history.blame(name, 1),
+            lambda: history.blame("t", 1, source=name),
+            lambda: history.change("00000000-0000-0000-0000-000000000000", source=name),
+            lambda: history.travel(at, into=name),
+            lambda: history.travel(at, tables=[name]),
+            lambda: history.travel(at, source=name),
+            lambda: history.drop_travel(name),
+            lambda: history.restore(at, name),
+            lambda: history.restore(at, "fresh", tables=[name]),
+            lambda: history.restore(at, "fresh", source=name),
+        ):
+            with pytest.raises(UsageError, match=r"is no (text that|str)"):
+                ask()
+        for into in ("", "pg_fresh", "x" * 64):
+            for ask in (lambda: history.travel(at, into=into), lambda: history.restore(at, into)):  # noqa: B023
+                with pytest.raises(UsageError, match="can be the name of no schema"):
+                    ask()
+        with pytest.raises(UsageError, match="wait: 'soon' is no number of seconds"):
+            history.at(at, "t", wait="soon")  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="wait: nan is no number of seconds"):
+            history.restore(at, "fresh", wait=float("nan"))
+        with pytest.raises(UsageError, match="built in the destination") as caught:
+            history.travel(at, into="postgresql://x:secret@localhost/y")
+        assert "secret" not in str(caught.value)
+
+
 def test_where_there_is_no_history_it_says_so(source_url: str) -> None:
     with bemi.History(source_url) as history, pytest.raises(SetupError, match="no schema"):
         [*history.changes()]
@@ -371,19 +406,25 @@ def test_questions_within_questions(shop: Shop) -> None:
     for change in history.changes():
         assert history.change(change.id) == change
         assert [each.change for each in history.blame("todo", change.after["id"])] == [change] * 5
-    assert len(history._idle) == 2
+    assert len(history._connections.idle) == 2
     for _ in history.changes():
         break
-    assert len(history._idle) == 2
+    for _ in history.at(change.id, "todo"):
+        break
+    assert len(history._connections.idle) == 2
+    assert len([*history.at(change.id, "todo")]) == len([*history.changes()]) == 3
 
 
 def test_a_history_can_be_closed_and_asked_again(shop: Shop) -> None:
     shop.write("insert into todo select generate_series(1, 3000)")
     history = shop.ready()
-    assert len([*history.changes()]) == 3000
+    changes = [*history.changes()]
+    assert len(changes) == 3000
     with history:
-        begun = history.changes()
-        next(begun)
-    with pytest.raises(bemi.BemiError):
-        list(begun)
+        begun = (history.changes(), history.at(changes[0].id, "todo"))
+        for some in begun:
+            next(some)
+    for some in begun:
+        with pytest.raises(bemi.BemiError):
+            list(some)
     assert len([*history.changes(limit=2)]) == 2

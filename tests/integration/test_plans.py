@@ -3,19 +3,23 @@
 Plans are judged by the rows that they read, which does not depend on the machine's speed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
 
 from bemi.embedded import Server
-from bemi.store import migrate
+from bemi.store import migrate, reader
+from bemi.store.dimensions import Dimension
 from bemi.store.filters import Filters
 from bemi.store.query import compiled
 from bemi.store.reader import StoredChange
+from bemi.store.trends import counting
 from tests.support import databases
+from tests.support.plans import judge, nodes, plan
 from tests.support.waiting import until
 
 # One process of a parallel run makes the million, not each.
@@ -84,16 +88,6 @@ from transactions
 """
 
 
-class Plan(NamedTuple):
-    found: int
-    read: int
-    sorted: int
-    relations: frozenset[str]
-    """Those that were looked into."""
-    whole: frozenset[str]
-    """Partitions that were read from end to end, and were not empty."""
-
-
 @pytest.fixture(scope="module")
 def million(server: Server) -> Iterator[psycopg.Connection[Any]]:
     """A destination with a million changes, as the worker and autovacuum leave it."""
@@ -128,52 +122,6 @@ def looked_after(conn: psycopg.Connection[Any]) -> bool:
     ).fetchone()
     assert row is not None
     return bool(row[0] >= 0.9 * CHANGES / PER_TRANSACTION)
-
-
-def plan(
-    conn: psycopg.Connection[Any], query: Any, parameters: Sequence[Any] | None = None
-) -> Plan:
-    explained = b"explain (analyze, timing off, format json) "
-    statement = query.encode() if isinstance(query, str) else query.as_bytes(conn)
-    row = conn.execute(explained + statement, parameters).fetchone()
-    assert row is not None
-    (top,) = row[0]
-    read = rows_sorted = 0
-    whole = set()
-    relations = set()
-    pending = [top["Plan"]]
-    while pending:
-        node = pending.pop()
-        loops = node["Actual Loops"]
-        kind, relation = node["Node Type"], node.get("Relation Name", "")
-        if loops:
-            relations.add(relation)
-        if "Scan" in kind:
-            removed = sum(
-                node.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck")
-            )
-            here = round(loops * (node["Actual Rows"] + removed))
-            read += here
-            if kind == "Seq Scan" and here and relation.startswith(("row_changes", "contexts")):
-                whole.add(relation)
-        if "Sort" in kind:
-            (below,) = node["Plans"]
-            rows_sorted += round(below["Actual Rows"] * below["Actual Loops"])
-        pending += node.get("Plans", [])
-    return Plan(
-        top["Plan"]["Actual Rows"], read, rows_sorted, frozenset(relations), frozenset(whole)
-    )
-
-
-def judge(found: Plan, *, read: int, rows: int | None = None) -> None:
-    """Reads at most `read` rows, in every part of the plan together; sorts no more than those."""
-    assert not found.whole, f"reads the whole of {sorted(found.whole)}"
-    assert found.read <= read, found
-    assert found.sorted <= read, found
-    if rows is None:
-        assert found.found > 0
-    else:
-        assert found.found == rows
 
 
 def test_the_million_is_there(million: psycopg.Connection[Any]) -> None:
@@ -312,6 +260,43 @@ def test_what_the_command_line_asks(
 ) -> None:
     query, parameters = compiled("bemi", filters, StoredChange.__struct_fields__)
     judge(plan(million, query, parameters), read=read)
+
+
+def test_a_page_of_a_context_sorts_places_only(million: psycopg.Connection[Any]) -> None:
+    """A context may have thousands of changes; images and contexts are read of those shown."""
+    filters = Filters(context=(("user_id", "7"),), limit=50)
+    query, parameters = compiled("bemi", filters, StoredChange.__struct_fields__)
+    explained = b"explain (verbose, format json) " + query.as_bytes(million)
+    row = million.execute(explained, parameters).fetchone()
+    assert row is not None
+    limited = [node for node in nodes(row[0][0]["Plan"]) if node["Node Type"] == "Limit"]
+    for limit in limited:
+        assert not [
+            each for node in nodes(limit) for each in node.get("Output", ()) if ".after" in each
+        ]
+    assert limited
+    given = [*reader.changes(million, "bemi", filters)]
+    assert len(given) == 50
+    places = [each.place for each in given]
+    assert places == sorted(places, reverse=True)
+    older = replace(filters, behind=given[9].place, limit=40)
+    assert [*reader.changes(million, "bemi", older)] == given[10:]
+
+
+def test_counts_of_a_day(million: psycopg.Connection[Any]) -> None:
+    since = datetime(2024, 2, 5, tzinfo=UTC)
+    until = since + timedelta(days=1)
+    for by in ((), (Dimension.parse("table"), Dimension.parse("operation"))):
+        query, parameters = counting(
+            "bemi",
+            Filters(since=since, until=until),
+            every="hour",
+            by=by,
+            since=since,
+            until=until,
+            top=3,
+        )
+        judge(plan(million, query, parameters), read=3 * CHANGES // DAYS)
 
 
 def test_a_nested_context_that_nothing_has(million: psycopg.Connection[Any]) -> None:

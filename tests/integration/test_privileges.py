@@ -127,15 +127,22 @@ def test_what_a_reader_asks_on_the_command_line_and_in_sql(own_server: Server) -
         for _ in range(2):
             init(owner, readers=["auditor"], report=done.append)
         assert done.count('let role "auditor" read the history') == 1
-        conn.execute("insert into todo values (1)")
+        with conn.transaction(), bemi.context(user_id=7):
+            bemi.emit(conn)
+            conn.execute("insert into todo values (1)")
         _catch_up(owner)
     as_reader = psycopg.conninfo.make_conninfo(destination, user="auditor", password="read-me")
+    with psycopg.connect(destination) as conn:
+        row = conn.execute("select max(id::text) from bemi.changes").fetchone()
+    assert row is not None
+    (last,) = row
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BEMI_")}
     for arguments in (
         ["changes"],
         ["changes", "--table", "todo"],
         ["history", "todo", "1"],
         ["blame", "todo", "1", "--json"],
+        ["at", last, "todo"],
         ["status"],
         ["status", "--coverage"],
     ):
@@ -148,11 +155,15 @@ def test_what_a_reader_asks_on_the_command_line_and_in_sql(own_server: Server) -
             check=False,
         )
         assert (told.returncode, told.stderr) == (0, ""), arguments
-        assert "todo" in told.stdout or arguments == ["status"]
+        assert "todo" in told.stdout or arguments[0] in ("status", "at")
     with bemi.History(as_reader) as history:
         (change,) = history.changes()
         assert history.change(change.id) == change
         assert [*history.trace("r-1")] == []
+        assert [*history.changes(context={"user_id": 7}, source="shop", limit=5)] == [change]
+    for start, expected in (("beginning", [change.id]), ("1h", [change.id]), (change.id, [])):
+        with bemi.stream(as_reader, start=start, until_caught_up=True) as stream:
+            assert [each.id for each in stream] == expected
     with psycopg.connect(as_reader, autocommit=True) as reader:
         queries = [block.text for block in blocks(COVERAGE.read_text()) if block.language == "sql"]
         _, complete = [reader.execute(query.encode()).fetchall() for query in queries]

@@ -278,8 +278,9 @@ def test_catching_up_with_a_paused_source_is_refused(added: Several, bemi: Bemi)
 
 
 def test_a_removed_source_leaves_no_trace_but_its_history(
-    added: Several, bemi: Bemi, start: Start
+    added: Several, bemi: Bemi, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fleet, "_TRY_AGAIN", 0.2)
     running = start()
     added.write("shop", 1)
     until(lambda: added.stored("shop") == [1], WAIT, "it is captured")
@@ -303,8 +304,6 @@ def test_a_removed_source_leaves_no_trace_but_its_history(
     running.says("changes are missing", "shop")
     run("--source", "shop", "--accept-gap", "--until-caught-up")
     added.write("shop", 3)
-    bemi("source", "pause", "shop")  # what is decided makes the fleet try again at once
-    bemi("source", "resume", "shop")
     until(lambda: added.stored("shop") == [1, 3], WAIT, "it is captured again")
     assert running.stop() is True
 

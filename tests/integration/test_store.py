@@ -12,6 +12,7 @@ import pytest
 from bemi.capture import sink
 from bemi.capture.completer import Completer
 from bemi.capture.encoder import Encoder
+from bemi.capture.proof import Proof
 from bemi.capture.sink import Sink
 from bemi.capture.writer import Piece, Writer
 from bemi.change import Change, Column, Committed, Operation, Stretch, Table, Transaction
@@ -509,6 +510,39 @@ def test_rows_and_checkpoint_appear_together(fed: Callable[[], Fed]) -> None:
         "select position, next_context, (select count(*) from bemi.changes) from bemi.checkpoints"
     ).fetchone()
     assert row == (at.end, at.held.next_context + 1, 3)
+
+
+def test_what_is_proven_of_an_idle_source_is_written_down_where_it_holds(
+    fed: Callable[[], Fed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "IDLE_INTERVAL", 0)
+    at = fed()
+
+    def captured() -> datetime | None:
+        row = at.store.execute("select captured_at from bemi.checkpoints").fetchone()
+        assert row is not None
+        found: datetime | None = row[0]
+        return found
+
+    noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
+    at.commit(noon)
+    at.sink.proofs.add(Proof(noon + timedelta(seconds=1), Lsn(at.end)))
+    at.sink.proofs.add(Proof(noon + timedelta(seconds=2), Lsn(at.end + 1)))
+    at.store_all()
+    assert captured() == noon + timedelta(seconds=1)
+    at.end += 1
+    at.sink.reached(Lsn(at.end))
+    at.store_all()
+    assert captured() == noon + timedelta(seconds=2)
+    # Nothing was written to the log, but time went by.
+    at.sink.proofs.add(Proof(noon + timedelta(seconds=3), Lsn(at.end)))
+    at.sink.flush()
+    at.sink.finish(10)
+    assert captured() == noon + timedelta(seconds=3)
+    before = at.sink.stored
+    at.sink.flush()
+    at.sink.finish(10)
+    assert (captured(), at.sink.stored) == (noon + timedelta(seconds=3), before)
 
 
 def test_what_the_checkpoint_has_is_skipped(fed: Callable[[], Fed]) -> None:

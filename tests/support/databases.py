@@ -1,6 +1,8 @@
 """Names for test databases, and dropping them with everything that holds on to them."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -15,6 +17,19 @@ _numbers = itertools.count(1)
 def unused_name(kind: str = "db") -> str:
     """Never used before in this test process, so slots, which are named after it, aren't either."""
     return f"{kind}_{next(_numbers)}"
+
+
+@contextmanager
+def pair(server: Server) -> Iterator[tuple[str, str]]:
+    """A source and a destination, for fixtures of more than one test."""
+    names = [unused_name("source"), unused_name("destination")]
+    source, destination = [server.create_database(name) for name in names]
+    try:
+        yield source, destination
+    finally:
+        server.start()
+        for name in reversed(names):
+            drop(server, name)
 
 
 def drop(server: Server, name: str) -> None:

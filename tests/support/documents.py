@@ -204,6 +204,9 @@ def environment(url: str, programs: Path) -> dict[str, str]:
         "COLUMNS": "100",
         "NO_COLOR": "1",
         "TZ": "UTC",
+        # Of pytest's plugins the one that is ours: those of this machine take their time.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "bemi.testing.plugin",
     }
 
 

@@ -13,6 +13,7 @@ from psycopg.types.json import set_json_loads
 
 from bemi.capture import worker
 from bemi.config import Settings
+from tests.support.waiting import until
 
 Row = dict[str, Any]
 
@@ -43,6 +44,21 @@ class Tracked:
         worker.run(
             self.settings, stop=threading.Event(), until_caught_up=True, accept_gap=accept_gap
         )
+
+    def skip_ahead(self) -> None:
+        """Let the slot forget what is not stored."""
+
+        def skipped() -> bool:
+            try:
+                self.source.execute(
+                    "select pg_replication_slot_advance(%s, pg_current_wal_insert_lsn())",
+                    [self.settings.slot],
+                )
+            except psycopg.errors.ObjectInUse:  # by the walsender of a worker that just ended
+                return False
+            return True
+
+        until(skipped, 30, "the slot is free")
 
     def changes(self) -> list[Row]:
         """Catch up, and read all changes in order. The view must not lose or double any."""

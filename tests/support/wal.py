@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
+from psycopg import sql
+
+from tests.support import databases
 
 TODO = "create table todo (id serial primary key, task text, n int)"
 
@@ -64,11 +67,7 @@ class Log:
     @contextlib.contextmanager
     def not_allowed(self) -> Iterator[str]:
         """The address for a role that may write, and not send."""
-        self.conn.execute(
-            "do $$ begin execute 'revoke execute on function ' || "
-            "(select oid::regprocedure from pg_proc where proname = 'pg_logical_emit_message' "
-            "and proargtypes[2] = 'text'::regtype) || ' from public'; end $$"
-        )
+        self._all_may_send("revoke", "from")
         self.conn.execute("grant all on all tables in schema public to public")
         self.conn.execute("grant all on all sequences in schema public to public")
         role = f"plain_{self.conn.info.dbname}"
@@ -79,6 +78,33 @@ class Log:
             with contextlib.suppress(Exception):
                 self.conn.execute(f"drop owned by {role}".encode())
             self.conn.execute(f"drop role {role}".encode())
+            self._all_may_send("grant", "to")
+
+    def _all_may_send(self, does: str, to: str) -> None:
+        self.conn.execute(
+            f"do $$ begin execute '{does} execute on function ' || "
+            "(select oid::regprocedure from pg_proc where proname = 'pg_logical_emit_message' "
+            f"and proargtypes[2] = 'text'::regtype) || ' {to} public'; end $$".encode()
+        )
+
+    def clear(self) -> None:
+        """As the database was before, whoever has left a connection or a transaction open."""
+        self.conn.execute(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid() "
+            "and backend_type = 'client backend'"
+        )
+        databases.drop_slots(self.conn, self.conn.info.dbname)
+        for kind, names in (
+            ("publication", "select pubname from pg_publication"),
+            ("event trigger", "select evtname from pg_event_trigger"),
+            ("schema", "select nspname from pg_namespace where nspname !~ '^(pg_|information_)'"),
+        ):
+            for (name,) in self.conn.execute(names.encode()).fetchall():
+                drop = sql.SQL("drop {} {} cascade").format(sql.SQL(kind), sql.Identifier(name))
+                self.conn.execute(drop)
+        self.conn.execute("create schema public")
+        self.conn.execute("grant usage on schema public to public")
 
     def close(self) -> None:
         self.conn.close()

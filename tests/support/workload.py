@@ -227,6 +227,10 @@ class _Client:
                 self._load.count(self._rows, time.monotonic() - began)
             else:
                 self._own = own
+        except psycopg.Rollback as error:
+            # Where the connection broke meanwhile, what was raised stays so.
+            self._own = own
+            raise psycopg.OperationalError("the connection broke before the rollback") from error
         except BaseException:
             self._own = own
             raise

@@ -104,6 +104,7 @@ def test_wrong_use_is_exit_code_2_with_what_to_do(
     ("arguments", "message"),
     [
         (["changes", "--json", "--ndjson"], "--json and --ndjson are two forms"),
+        (["changes", "--csv", "--json"], "--json and --csv are two forms"),
         (["status", "--table", "todo"], "--table is for the coverage"),
     ],
 )
@@ -123,7 +124,14 @@ ARGUMENTS = {
     "blame": ["todo", "1"],
     "trace": ["r-1"],
     "at": ["1h", "todo"],
+    "diff": ["todo", "--from", "1h"],
+    "travel": ["--at", "1h"],
+    "restore": ["--at", "1h", "--into", "rescue"],
 }
+
+
+WITHOUT_JSON = ("demo", "run", "serve")
+"""Those that go on until they are stopped, or are for people alone."""
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
@@ -139,7 +147,7 @@ def test_a_missing_setting_is_exit_code_1_with_the_fix(
 @pytest.mark.parametrize(
     "command",
     [
-        *([name, *ARGUMENTS.get(name, [])] for name in COMMANDS if name not in ("demo", "run")),
+        *([name, *ARGUMENTS.get(name, [])] for name in COMMANDS if name not in WITHOUT_JSON),
         *(["source", name, "shop"] for name in ("add", "pause", "resume", "remove")),
     ],
 )

@@ -117,7 +117,7 @@ def test_nothing_stops_it_and_the_store_takes_what_it_gives(content: bytes, enco
 
 def test_a_statement_can_be_left_out_and_that_is_said() -> None:
     transaction = Transaction(Lsn(8), 0, 0, 7)
-    ddl = Ddl(transaction, 4, 0, "ALTER TABLE", "table", "a.b", 1, "alter …", b'{"oid": 1}')
+    ddl = Ddl(transaction, 4, 0, 0, "ALTER TABLE", "table", "a.b", 1, "alter …", b'{"oid": 1}')
     bare = without_statement(ddl)
     assert bare.statement is None
     assert json.loads(bare.detail) == {
@@ -130,7 +130,65 @@ def test_a_statement_can_be_left_out_and_that_is_said() -> None:
 def test_what_could_not_be_read_is_left_out_as_well() -> None:
     transaction = Transaction(Lsn(8), 0, 0, 7)
     read = read_ddl(b"secret", "utf-8")
-    bare = without_statement(Ddl(transaction, 4, 0, read.tag, None, None, None, None, read.detail))
+    bare = without_statement(
+        Ddl(transaction, 4, 0, 0, read.tag, None, None, None, None, read.detail)
+    )
     detail = json.loads(bare.detail)
     assert "raw" not in detail
     assert detail["unreadable"] == "not_json"
+
+
+def _told(**more: Any) -> bytes:
+    table = {
+        "schema": "app",
+        "name": "t",
+        "kind": "r",
+        "filenode": 9,
+        "replica_identity": "d",
+        "key": ["id"],
+        "columns": [
+            {"number": 1, "name": "id", "type": "app.d", "base_type_oid": 23, "stamp": 700},
+            {"number": 3, "name": "n", "type": "text", "base_type_oid": 25, "stamp": 701},
+        ],
+    }
+    below = [
+        {"oid": 8, "table": table | {"name": "p1", "partition_of": {"schema": "app", "name": "t"}}}
+    ]
+    return _json(_FULL | {"table": table | more, "below": below})
+
+
+def test_the_tables_it_is_about_are_as_it_left_them() -> None:
+    found = read_ddl(_told(), "utf-8")
+    assert [
+        (each.oid, each.schema, each.name, each.partition, each.key, each.told)
+        for each in found.tables
+    ] == [(16400, "app", "t", None, (0,), True), (8, "app", "t", "app.p1", (0,), True)]
+    assert [(each.name, each.number, each.type_oid) for each in found.tables[0].columns] == [
+        ("id", 1, 23),
+        ("n", 3, 25),
+    ]
+    assert "below" not in json.loads(found.detail)
+    assert found.parted is None
+    parted = read_ddl(_told(kind="p"), "utf-8")
+    assert ([each.oid for each in parted.tables], parted.parted) == ([8], ("app", "t"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"columns": [{"number": 0, "name": "id", "type": "int", "base_type_oid": 1, "stamp": 1}]},
+        {"columns": [{"name": "id"}]},
+        {"columns": "id"},
+        {"filenode": -1},
+        {"filenode": 1 << 32},
+        {"name": None},
+        {"replica_identity": ""},
+    ],
+)
+def test_what_is_not_wholly_of_that_form_says_nothing_of_tables(more: dict[str, Any]) -> None:
+    found = read_ddl(_told(**more), "utf-8")
+    assert (found.tag, found.tables, found.parted) == ("ALTER TABLE", (), None)
+
+
+def test_a_key_of_no_column_is_no_tables() -> None:
+    assert [each.oid for each in read_ddl(_told(key=["x"]), "utf-8").tables] == [8]

@@ -190,7 +190,7 @@ def test_values_that_were_not_sent_stay_so() -> None:
 
 
 def test_a_statement_loses_its_text_where_values_are_hidden() -> None:
-    statement = Ddl(TRANSACTION, 5, 0, "ALTER TABLE", "table", "t", 9, "default 'secret'", b"{}")
+    statement = Ddl(TRANSACTION, 5, 0, 0, "ALTER TABLE", "table", "t", 9, "default 'secret'", b"{}")
     hidden = Masker(Rules(mask=("*.email",))).take(statement)
     assert isinstance(hidden, Ddl)
     assert hidden.statement is None

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import psycopg
 
-from bemi.capture.catalog import Catalog, parts_of
+from bemi.capture.catalog import Catalog
+from bemi.capture.pg_catalog import parts_of
 from bemi.capture.sight import Memory, Seen, encoding
 from bemi.change import Table
 from bemi.connections import explained

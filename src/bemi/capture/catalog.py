@@ -7,143 +7,18 @@ The catalog is read now, while the stream is the past.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, LiteralString
+from typing import Any
 
 import msgspec
 import psycopg
 
+from bemi.capture import pg_catalog
 from bemi.capture.encodings import Encoding
 from bemi.capture.messages import Relation
+from bemi.capture.pg_catalog import FIRST_USER_OID, Known
 from bemi.change import Column, Table
 from bemi.connections import explained
 from bemi.store.versions import Placement
-
-_FIRST_USER_OID = 16384
-
-_TYPES = """
-select t.oid::bigint, t.typtype = 'd', t.typbasetype::bigint, t.typelem::bigint
-from pg_catalog.pg_type t
-where t.typtype = 'd'
-   or (t.typinput = 'pg_catalog.array_in'::regproc
-       and (select e.typdelim from pg_catalog.pg_type e where e.oid = t.typelem) = ',')
-"""
-
-# A primary key that is deferrable is no key: of two rows that have it for a while in a transaction,
-# no change of the one could be told from one of the other.
-#
-# Names in the encoding of the stream's, unconverted where those are: then no name is too odd
-# to be read, and equal ones are equal.
-_RELATION = """
-select
-    (select array_agg(convert_to(a.attname::text, %(encoding)s) order by k.ordinality)
-     from pg_catalog.pg_index i,
-          unnest(i.indkey::int2[]) with ordinality k (attnum, ordinality)
-          join pg_catalog.pg_attribute a on a.attnum = k.attnum
-     where i.indrelid = c.oid and i.indisprimary and i.indimmediate and a.attrelid = c.oid
-       and k.ordinality <= i.indnkeyatts),
-    (select array_agg(convert_to(a.attname::text, %(encoding)s) order by k.ordinality)
-     from pg_catalog.pg_index i,
-          unnest(i.indkey::int2[]) with ordinality k (attnum, ordinality)
-          join pg_catalog.pg_attribute a on a.attnum = k.attnum
-     where i.indrelid = c.oid and i.indisreplident and a.attrelid = c.oid
-       and k.ordinality <= i.indnkeyatts),
-    (select array_agg(convert_to(a.attname::text, %(encoding)s) order by a.attnum)
-     from pg_catalog.pg_attribute a
-     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-    (select array_agg(convert_to(format_type(a.atttypid, a.atttypmod), %(encoding)s)
-        order by a.attnum)
-     from pg_catalog.pg_attribute a
-     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-    (select array_agg(array[a.attnum::text, a.atttypid::bigint::text, a.attgenerated::text]
-        order by a.attnum)
-     from pg_catalog.pg_attribute a
-     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-    (select array_agg(array[(a.xmin::text::bigint)::text, a.atthasmissing::text]
-        order by a.attnum)
-     from pg_catalog.pg_attribute a
-     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-    c.relreplident::text,
-    c.relfilenode::bigint,
-    (select m.oid::bigint
-     from pg_catalog.pg_publication_rel m join pg_catalog.pg_publication p on p.oid = m.prpubid
-     where m.prrelid = c.oid and p.pubname = %(publication)s),
-    convert_to(n.nspname::text, %(encoding)s),
-    convert_to(c.relname::text, %(encoding)s),
-    convert_to(rn.nspname::text, %(encoding)s),
-    convert_to(r.relname::text, %(encoding)s)
-from pg_catalog.pg_class c
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-left join pg_catalog.pg_class r
-    on c.relispartition and r.oid = pg_catalog.pg_partition_root(c.oid)
-left join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
-where c.oid = %(oid)s
-"""
-
-
-# Down to the types that arrays, domains, ranges and composite types are made of.
-_PARTS: LiteralString = """
-with recursive made_of (relation, attnum, oid) as (
-    select a.attrelid, a.attnum, a.atttypid
-    from pg_catalog.pg_attribute a
-    where a.attrelid = any(%(oids)s::oid[]) and a.attnum > 0 and not a.attisdropped
-        and a.atttypid >= %(first)s::oid
-    union
-    select m.relation, m.attnum, part.oid
-    from made_of m
-    join pg_catalog.pg_type t on t.oid = m.oid
-    cross join lateral (
-        select t.typelem as oid union all select t.typbasetype
-        union all select r.rngsubtype from pg_catalog.pg_range r
-            where t.oid in (r.rngtypid, r.rngmultitypid)
-        union all select a.atttypid from pg_catalog.pg_attribute a
-            where a.attrelid = nullif(t.typrelid, 0) and a.attnum > 0 and not a.attisdropped
-    ) part
-    where part.oid >= %(first)s::oid
-)
-select m.relation::bigint, m.attnum::int, e.oid::bigint::text,
-    left(md5(e.enumlabel::text), 8)
-from made_of m join pg_catalog.pg_enum e on e.enumtypid = m.oid
-union all
-select m.relation::bigint, m.attnum::int, t.oid::bigint::text,
-    string_agg(a.attnum::text, ',' order by a.attnum)
-from made_of m
-join pg_catalog.pg_type t on t.oid = m.oid
-join pg_catalog.pg_attribute a
-    on a.attrelid = nullif(t.typrelid, 0) and a.attnum > 0 and not a.attisdropped
-group by 1, 2, 3
-"""
-
-
-class _Attribute(msgspec.Struct, frozen=True):
-    """A column as the catalog has it; `generated`: empty, s(tored) or v(irtual).
-
-    `stamp` changes whenever the catalog's row of it does; `filled` says that rows which were
-    there before the column have a value in it that no change told.
-    """
-
-    name: str
-    number: int
-    type_oid: int
-    generated: str
-    type: str
-    stamp: int
-    filled: bool
-
-
-class _Known(msgspec.Struct, frozen=True):
-    """What the catalog knows of a relation now."""
-
-    key: list[str]
-    identity_index: list[str]
-    """Columns of the index that REPLICA IDENTITY USING INDEX names."""
-    attributes: list[_Attribute]
-    identity: str
-    filenode: int
-    membership: int | None
-    schema: str
-    name: str
-    root_schema: str | None
-    root_name: str | None
 
 
 class Catalog:
@@ -155,25 +30,30 @@ class Catalog:
         encoding: Encoding,
         publication: str,
         placements: Mapping[int, tuple[Placement, int]] = MappingProxyType({}),
+        keys: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
-        """`placements`: what earlier looks saw, from `bemi.store.versions.placements`."""
+        """`placements`: what earlier looks saw, from `bemi.store.versions.placements`; `keys`: the
+        columns of each table's key, from `last_keys`."""
         self._conn = conn
         self._placements = dict(placements)
+        self._keys = dict(keys)
         self._encoding = encoding
         self._publication = publication
         self._seen: set[int] = set()
-        self._load_types()
+        self._types = pg_catalog.types(self._conn)
 
     def describe(self, relation: Relation) -> Table:
         """The table of a RELATION message.
 
-        Where the catalog knows it by other names, or not at all, it is `inferred`: then its
-        key may be in another order than it was, or be the replica identity's columns. Where it
+        Where the catalog knows it by other names, or not at all, it is `inferred`: then its key is
+        the one that it had before, or that has the places of the one that it has now; or it may be
+        in another order than it was, or be the replica identity's columns. Where it
         was seen below another table before, or below none, it is `placed_since` this look.
         """
         self._see(relation.columns)
         known = self._look_up(relation.oid)
-        key, certain = _key(relation, known)
+        key, certain = _key(relation, known, self._keys.get(relation.oid, ()))
+        self._keys[relation.oid] = tuple(relation.columns[at].name for at in key)
         return self._placed(self._table(relation, known, key, certain))
 
     def table(self, oid: int) -> Table | None:
@@ -187,15 +67,22 @@ class Catalog:
         sent = [
             each
             for each in known.attributes
-            if not each.generated or (each.generated == "s" and self._sends_stored())
+            if not each.generated
+            or (each.generated == "s" and pg_catalog.sends_stored(self._conn, self._publication))
         ]
         marked = known.identity_index if known.identity == "i" else known.key
         columns = tuple(
-            Column(each.name, each.type_oid, in_identity=each.name in marked) for each in sent
+            Column(
+                each.name,
+                each.type_oid,
+                in_identity=each.name in marked,
+                modifier=each.modifier,
+            )
+            for each in sent
         )
         self._see(columns)
         relation = Relation(oid, known.schema, known.name, known.identity, columns)
-        key, certain = _key(relation, known)
+        key, certain = _key(relation, known, ())
         return self._table(relation, known, key, certain)
 
     def _placed(self, table: Table) -> Table:
@@ -208,28 +95,19 @@ class Catalog:
         self._placements[table.oid] = (above, since)
         return msgspec.structs.replace(table, placed_since=since)
 
-    def _sends_stored(self) -> bool:
-        with explained("source"):
-            row = self._conn.execute(
-                "select to_jsonb(p) ->> 'pubgencols' = 's' from pg_catalog.pg_publication p"
-                " where p.pubname = %s",
-                [self._publication],
-            ).fetchone()
-        return row is not None and bool(row[0])
-
     def _see(self, columns: Sequence[Column]) -> None:
         types = {column.type_oid for column in columns}
-        if any(oid >= _FIRST_USER_OID and oid not in self._seen for oid in types):
-            self._load_types()
+        if any(oid >= FIRST_USER_OID and oid not in self._seen for oid in types):
+            self._types = pg_catalog.types(self._conn)
             self._seen |= types
 
     def _table(
-        self, relation: Relation, known: _Known | None, key: tuple[int, ...], certain: bool
+        self, relation: Relation, known: Known | None, key: tuple[int, ...], certain: bool
     ) -> Table:
         attributes = {each.name: each for each in known.attributes} if known else {}
         parts: dict[int, dict[str, str]] = {}
-        if any(column.type_oid >= _FIRST_USER_OID for column in relation.columns):
-            parts = parts_of(self._conn, [relation.oid]).get(relation.oid, parts)
+        if any(column.type_oid >= FIRST_USER_OID for column in relation.columns):
+            parts = pg_catalog.parts_of(self._conn, [relation.oid]).get(relation.oid, parts)
         columns = []
         for column in relation.columns:
             now = attributes.get(column.name)
@@ -264,45 +142,11 @@ class Catalog:
             filenode=known.filenode if known else 0,
             membership=(known and known.membership) or 0,
             read_position=self._position(),
+            attributes=known.numbered if known else 0,
         )
 
-    def _look_up(self, oid: int) -> _Known | None:
-        with explained("source"):
-            # In binary, whatever bytea_output the role prefers.
-            row = self._conn.execute(
-                _RELATION,
-                {"oid": oid, "encoding": self._encoding.client, "publication": self._publication},
-                binary=True,
-            ).fetchone()
-        if row is None:
-            return None
-        key, index, names, types, details, stamps, identity, filenode, membership, *above = row
-        schema, name, root_schema, root_name = above
-        return _Known(
-            key=[self._text(each) for each in key or ()],
-            identity_index=[self._text(each) for each in index or ()],
-            attributes=[
-                _Attribute(
-                    self._text(each),
-                    int(number),
-                    int(type_oid),
-                    generated,
-                    self._text(kind),
-                    int(stamp),
-                    filled == "true",
-                )
-                for each, kind, (number, type_oid, generated), (stamp, filled) in zip(
-                    names or (), types or (), details or (), stamps or (), strict=True
-                )
-            ],
-            identity=identity,
-            filenode=filenode,
-            membership=membership,
-            schema=self._text(schema),
-            name=self._text(name),
-            root_schema=None if root_schema is None else self._text(root_schema),
-            root_name=None if root_name is None else self._text(root_name),
-        )
+    def _look_up(self, oid: int) -> Known | None:
+        return pg_catalog.look_up(self._conn, oid, self._publication, self._encoding)
 
     def _position(self) -> int:
         with explained("source"):
@@ -310,61 +154,39 @@ class Catalog:
         assert row is not None
         return int(row[0])
 
-    def _text(self, name: bytes) -> str:
-        return name.decode(self._encoding.text, "backslashreplace")
-
     def _elements_of(self, columns: tuple[Column, ...]) -> dict[int, int]:
         return {
-            column.type_oid: self._base(self._elements[column.type_oid])
+            column.type_oid: self._base(self._types.elements[column.type_oid])
             for column in columns
-            if column.type_oid in self._elements
+            if column.type_oid in self._types.elements
         }
 
     def _base(self, oid: int) -> int:
-        while oid in self._domains:
-            oid = self._domains[oid]
+        while oid in self._types.domains:
+            oid = self._types.domains[oid]
         return oid
 
-    def _load_types(self) -> None:
-        self._domains: dict[int, int] = {}
-        self._elements: dict[int, int] = {}
-        with explained("source"):
-            for oid, is_domain, base, element in self._conn.execute(_TYPES):
-                if is_domain:
-                    self._domains[oid] = base
-                else:
-                    self._elements[oid] = element
 
+def _key(
+    relation: Relation, known: Known | None, before: tuple[str, ...]
+) -> tuple[tuple[int, ...], bool]:
+    """The positions of the key's columns, in the key's order, and whether they are certain.
 
-def parts_of(
-    conn: psycopg.Connection[Any], relations: Sequence[int]
-) -> dict[int, dict[int, dict[str, str]]]:
-    """Of tables with columns of types that somebody made: see `Column.parts`, by their numbers."""
-    found: dict[int, dict[int, dict[str, str]]] = {}
-    with explained("source"):
-        for relation, number, part, text in conn.execute(
-            _PARTS, {"oids": list(relations), "first": _FIRST_USER_OID}
-        ):
-            found.setdefault(relation, {}).setdefault(number, {})[part] = text
-    return found
-
-
-def _key(relation: Relation, known: _Known | None) -> tuple[tuple[int, ...], bool]:
-    """The positions of the key's columns, in the key's order, and whether they are certain."""
+    `before`: the columns of the key that it had when it was described last.
+    """
     names = {column.name: at for at, column in enumerate(relation.columns)}
     marked = tuple(at for at, column in enumerate(relation.columns) if column.in_identity)
     identity = () if relation.identity == "f" else marked
     if known is None:
-        return identity, False
+        return _former_key(relation, None, identity, before), False
     if relation.identity == "i" and {*marked} != {names.get(name) for name in known.key}:
         # Of a change of the primary key alone nothing is told: the index is what a row is known by.
         known = msgspec.structs.replace(known, key=known.identity_index)
     key = tuple(names[name] for name in known.key if name in names)
     moved = relation.identity == "d" and bool(identity) and {*key} != {*identity}
     if moved or len(key) != len(known.key):
-        # The key is gone, or its columns have other names by now: what identified the row
-        # then, unless that was all of it.
-        return identity, False
+        # The key is gone, or its columns have other names by now.
+        return _former_key(relation, known, identity, before), False
     columns = [each.name for each in known.attributes if not each.generated]
     generated = {each.name for each in known.attributes if each.generated}
     sent = [name for name in names if name not in generated]
@@ -374,3 +196,22 @@ def _key(relation: Relation, known: _Known | None) -> tuple[tuple[int, ...], boo
         and sent == columns[: len(sent)]
     )
     return key or identity, certain
+
+
+def _former_key(
+    relation: Relation, known: Known | None, identity: tuple[int, ...], before: tuple[str, ...]
+) -> tuple[int, ...]:
+    """Of a table that has another key by now: the one before, or one in the same places as now.
+
+    If that is what identified the row; else what did, unless that was all of it.
+    """
+    names = {column.name: at for at, column in enumerate(relation.columns)}
+    by_name = tuple(names[name] for name in before if name in names)
+    if by_name and len(by_name) == len(before) and {*by_name} == {*(identity or by_name)}:
+        return by_name
+    if known is not None:
+        sent = [each.name for each in known.attributes if not each.generated]
+        by_place = tuple(sent.index(name) for name in known.key if name in sent)
+        if {*by_place} == {*identity}:
+            return by_place
+    return identity

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 import psycopg
 
+from bemi.capture.before import completed
 from bemi.capture.keys import key_as_stored
-from bemi.capture.values import JSON, same_json, text_form, text_of_text_form
+from bemi.capture.values import text_form, text_of_text_form
 from bemi.change import UNCHANGED, Change, Operation, Row, Skipped, Table, Unchanged, Value
 from bemi.rules import NO_RULES, Rules, TableRules
 from bemi.store import images
@@ -100,22 +101,23 @@ class Completer:
             cursor, self._schema, self._source_id, self._epoch, list(wanted.values())
         )
         seen: dict[tuple[int, str], Last] = {}
-        completed: list[Change | None] = []
+        changes: list[Change | None] = []
         for event, key in zip(events, keys, strict=True):
             table = event.table
             if isinstance(event, Skipped) or event.operation is Operation.TRUNCATE:
                 # Of this table nothing is known any more, or there is nothing any more.
                 seen = {at: last for at, last in seen.items() if at[0] != table.oid}
                 stored = {at: image for at, image in stored.items() if at[0] != table.oid}
-                completed.append(None if isinstance(event, Skipped) else event)
+                changes.append(None if isinstance(event, Skipped) else event)
                 continue
             done: Change | None = event
             if key is not None and self.needs(event):
-                done = self._complete(event, self._last(table, key, seen, stored))
+                last = self._last(table, key, seen, stored)
+                done = completed(event, last, self._rules_at(None, table, present=True))
             if key is not None:
                 self._remember(event, done or event, key, seen)
-            completed.append(done)
-        return completed
+            changes.append(done)
+        return changes
 
     def _learn(self, cursor: psycopg.Cursor[Any]) -> None:
         """Versions that a look at the coverage, or a baseline, has stored meanwhile, count too."""
@@ -201,48 +203,6 @@ class Completer:
             return text.decode().encode(self._encoding)
         except UnicodeEncodeError:
             return UNCHANGED
-
-    def _complete(self, change: Change, last: Row | None) -> Change | None:
-        table, after = change.table, change.after
-        if last is None:
-            return change
-        rules = self._rules_at(None, table, present=True)
-        if (
-            change.before is None
-            and after is not None
-            and UNCHANGED not in after
-            and UNCHANGED not in last
-            and not rules.ignore
-            and not _has_json(table)
-        ):
-            return _with_before(change, last, ())
-        if not _agrees(change, last):
-            return change
-        known = change.before or (UNCHANGED,) * len(last)
-        if after is None:
-            before = _first_known(known, last)
-            return _with_before(change, before, _unknown(change.table, rules, before, None))
-        after = _first_known(after, last)
-        before = tuple(
-            value if was is not UNCHANGED and _same(column.type_oid, was, value) else was
-            for column, was, value in zip(
-                change.table.columns, _first_known(known, last), after, strict=True
-            )
-        )
-        filled = {
-            f"unchanged:{column.name}"
-            for column, sent, value in zip(
-                change.table.columns, change.after or (), after, strict=True
-            )
-            if sent is UNCHANGED and value is not UNCHANGED
-        }
-        flags = tuple(flag for flag in change.flags if flag not in filled)
-        whole = msgspec.structs.replace(change, after=after, flags=flags)
-        silent = rules.silent
-        # All masked values look alike: where there is one, nobody can tell.
-        if silent and rules.mask <= silent and _differs_only(before, after, silent):
-            return None
-        return _with_before(whole, before, _unknown(change.table, rules, before, after))
 
     def _last(
         self,
@@ -372,52 +332,3 @@ def _sources(
             else:
                 found.append(UNCHANGED)
     return found
-
-
-def _has_json(table: Table) -> bool:
-    return any(column.type_oid == JSON for column in table.columns)
-
-
-def _agrees(change: Change, row: Row) -> bool:
-    """Whether what was sent of the old row is what the image says."""
-    return change.before is None or all(
-        sent is UNCHANGED or was is UNCHANGED or sent == was
-        for sent, was in zip(change.before, row, strict=True)
-    )
-
-
-def _first_known(row: Row, other: Row) -> Row:
-    return tuple(
-        was if value is UNCHANGED else value for value, was in zip(row, other, strict=True)
-    )
-
-
-def _same(type_oid: int, was: Value, value: Value) -> bool:
-    """Equal; of `json`, the history does not keep the spelling."""
-    if type_oid == JSON and isinstance(was, bytes) and isinstance(value, bytes):
-        return same_json(was, value)
-    return was == value
-
-
-def _differs_only(before: Row, after: Row, silent: frozenset[int]) -> bool:
-    """Whether nothing differs but these columns, whose old values the history can't vouch for."""
-    return all(
-        at in silent or was == value
-        for at, (was, value) in enumerate(zip(before, after, strict=True))
-    )
-
-
-def _unknown(table: Table, rules: TableRules, before: Row, after: Row | None) -> tuple[str, ...]:
-    """Flags of the columns whose old value is not known, though it should be."""
-    return tuple(
-        f"before_unknown:{column.name}"
-        for at, (column, was) in enumerate(zip(table.columns, before, strict=True))
-        if was is UNCHANGED
-        and at not in rules.exclude
-        and (after is None or after[at] is not UNCHANGED)
-    )
-
-
-def _with_before(change: Change, before: Row, unknown: tuple[str, ...]) -> Change:
-    flags = tuple(flag for flag in change.flags if flag != "before_unknown") + unknown
-    return msgspec.structs.replace(change, before=before, before_known=not unknown, flags=flags)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from bemi.capture import locks
+from bemi.capture import definitions, locks
 from bemi.capture.alterations import (
     part_rules,
     remember_rewrite,
@@ -25,6 +25,7 @@ from bemi.capture.alterations import (
 )
 from bemi.capture.catalog import Catalog
 from bemi.capture.joining import POLL, Begun, join
+from bemi.capture.proof import Proof, prove
 from bemi.capture.sight import (
     Known,
     Memory,
@@ -41,6 +42,7 @@ from bemi.errors import PassingError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint, versions
 from bemi.store import coverage as intervals
+from bemi.store import definitions as definitions_store
 from bemi.store.coverage import Covered, Looked
 from bemi.store.versions import version_of
 
@@ -55,6 +57,8 @@ class Kept(msgspec.Struct, frozen=True):
     """With the cause."""
     waiting: tuple[str, ...] = ()
     """Published, but transactions that began before are still writing to them."""
+    proof: Proof | None = None
+    """Until when all is captured, once the history has come to its position."""
 
 
 def keep(
@@ -91,10 +95,15 @@ def keep(
         expected = checkpoint.read_epoch(destination, schema, epoch)
     with explained("source"):
         _require_server(source, expected)
-        began, _ = here_and_now(source)
+        began, clock = here_and_now(source)
         held = locks.look(source)
         seen = see(source, publication, known.keys() | names.keys())
         here, _ = here_and_now(source)
+        tracked = [each.relation for each in seen.tables.values() if each.membership is not None]
+        proof = prove(clock, held, here, tracked)
+        defined = definitions.read(
+            source, tracked, encoding(source), unless=memory.definitions_stamp
+        )
     altered = looked is not None and is_altered(looked.stamp, seen.stamp)
     ended = {
         interval.interval_id: why
@@ -108,6 +117,9 @@ def keep(
     if memory.filenodes is None:
         with explained("destination"):
             memory.filenodes = versions.read_filenodes(destination, schema, source_id)
+    if defined is not None and memory.definitions is None:
+        with explained("destination"):
+            memory.definitions = definitions_store.read_last(destination, schema, source_id, epoch)
     rewritten = rewritten_tables(source, publication, going_on, seen, memory.filenodes)
     renamed = renamed_tables(seen, names)
     settled = [
@@ -145,6 +157,16 @@ def keep(
                 position=since if since is not None and not names else here,
                 after=None if looked is None or not looked.position else looked.position,
             )
+        if defined is not None:
+            definitions_store.write(
+                destination,
+                schema,
+                source_id,
+                epoch,
+                definitions_store.differing(memory.definitions or {}, defined.definitions),
+                position=here,
+                after=None if looked is None or not looked.position else looked.position,
+            )
         if verify:
             intervals.verify(destination, schema, settled, began)
             intervals.part_keys(destination, schema, source_id)
@@ -157,6 +179,9 @@ def keep(
         if each not in settled and (position := memory.verified.get(each.interval_id)) is not None
     }
     memory.looked = now_looked
+    if defined is not None:
+        memory.definitions_stamp = defined.stamp
+        memory.definitions = {each.of: each for each in defined.definitions}
     memory.filenodes = {table.relation: table.filenode for table in seen.tables.values()}
     closed = tuple(
         (each.covered.partition or _name(each.covered), ended[each.interval_id])
@@ -202,7 +227,7 @@ def keep(
         joining = join(source, joining, starts, memory, patience, begin, report)
     else:
         memory.pending = {}
-    return Kept(tuple(opened), closed, tuple(table.qualified for table in joining))
+    return Kept(tuple(opened), closed, tuple(table.qualified for table in joining), proof)
 
 
 def memberships(source: Connection, publication: str) -> dict[int, int]:

@@ -159,9 +159,9 @@ def _relation(data: bytes, encoding: str) -> tuple[Message, int]:
     for _ in range(count):
         flags = data[at]
         column, at = _read_string(data, at + 1, encoding)
-        type_oid, _modifier = _COLUMN.unpack_from(data, at)
+        type_oid, modifier = _COLUMN.unpack_from(data, at)
         at += _COLUMN.size
-        columns.append(Column(column, type_oid, bool(flags & 1)))
+        columns.append(Column(column, type_oid, bool(flags & 1), modifier=modifier))
     # An empty schema name stands for pg_catalog.
     return Relation(oid, schema or "pg_catalog", name, identity, tuple(columns)), at
 

@@ -29,7 +29,10 @@ drop event trigger if exists bemi_sql_drop;
 drop event trigger if exists bemi_table_rewrite;
 drop function if exists bemi_ddl.record();
 drop function if exists bemi_ddl.statement(text, boolean);
+drop function if exists bemi_ddl.below(oid);
 drop function if exists bemi_ddl.described(oid);
+drop function if exists bemi_ddl.parts_of(oid);
+drop function if exists bemi_ddl.key_of(oid);
 drop schema if exists bemi_ddl;
 """
 

@@ -5,6 +5,63 @@ begin;
 create schema if not exists bemi_ddl;
 comment on schema bemi_ddl is 'Bemi: functions of its event triggers';
 
+-- The numbers of the columns that its rows are known by: those of the primary key, or of the index
+-- that is the replica identity where that is on others.
+create or replace function bemi_ddl.key_of(relation oid) returns int2[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with keys as (
+        select i.indisprimary, i.indisreplident and c.relreplident = 'i' as chosen, array(
+            select k.number from unnest(i.indkey::int2[]) with ordinality k (number, place)
+            where k.place <= i.indnkeyatts order by k.place
+        ) as numbers
+        from pg_index i join pg_class c on c.oid = i.indrelid
+        where i.indrelid = relation and i.indimmediate and (i.indisprimary or i.indisreplident)
+    )
+    select coalesce(
+        (
+            select x.numbers from keys x
+            where x.chosen and not exists (
+                select from keys p
+                where p.indisprimary and p.numbers <@ x.numbers and x.numbers <@ p.numbers
+            )
+        ),
+        (select p.numbers from keys p where p.indisprimary)
+    )
+$$;
+
+-- What the text of a type's values is made of, also within others, by the OIDs of its parts: a
+-- digest of each label of an enum, the numbers of a composite type's attributes.
+create or replace function bemi_ddl.parts_of(kind oid) returns json
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with recursive made_of (oid) as (
+        values (kind)
+        union
+        select part.oid
+        from made_of m
+        join pg_type t on t.oid = m.oid
+        cross join lateral (
+            select t.typelem as oid union all select t.typbasetype
+            union all select r.rngsubtype from pg_range r where t.oid in (r.rngtypid, r.rngmultitypid)
+            union all select a.atttypid from pg_attribute a
+                where a.attrelid = nullif(t.typrelid, 0) and a.attnum > 0 and not a.attisdropped
+        ) part
+        where part.oid >= 16384
+    )
+    select json_object_agg(p.oid, p.text) from (
+        select e.oid::bigint::text as oid, left(md5(e.enumlabel::text), 8) as text
+        from made_of m join pg_enum e on e.enumtypid = m.oid
+        union all
+        select t.oid::bigint::text, string_agg(a.attnum::text, ',' order by a.attnum)
+        from made_of m
+        join pg_type t on t.oid = m.oid
+        join pg_attribute a
+            on a.attrelid = nullif(t.typrelid, 0) and a.attnum > 0 and not a.attisdropped
+        group by t.oid
+    ) p
+$$;
+
 -- The table as it is now. Type names are qualified, whatever search_path the application has.
 create or replace function bemi_ddl.described(relation oid) returns json
 language sql stable set search_path = pg_catalog, pg_temp
@@ -14,7 +71,7 @@ as $$
         'name', c.relname,
         'kind', c.relkind,
         'partition_of', (
-            select format('%s.%s', rn.nspname, r.relname)
+            select json_build_object('schema', rn.nspname, 'name', r.relname)
             from pg_class r join pg_namespace rn on rn.oid = r.relnamespace
             where c.relispartition and r.oid = pg_partition_root(c.oid)
         ),
@@ -24,6 +81,11 @@ as $$
             select ic.relname
             from pg_index i join pg_class ic on ic.oid = i.indexrelid
             where i.indrelid = c.oid and i.indisreplident
+        ),
+        'key', (
+            select coalesce(json_agg(a.attname order by k.place), '[]')
+            from unnest(bemi_ddl.key_of(c.oid)) with ordinality k (number, place)
+            join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
         ),
         'primary_key', (
             select coalesce(json_agg(a.attname order by k.place), '[]')
@@ -38,6 +100,7 @@ as $$
                 'number', a.attnum,
                 'name', a.attname,
                 'type', format_type(a.atttypid, a.atttypmod),
+                'modifier', a.atttypmod,
                 'type_oid', a.atttypid::bigint,
                 'base_type_oid', (
                     with recursive base (id, kind, below) as (
@@ -52,7 +115,8 @@ as $$
                 'not_null', a.attnotnull,
                 'generated', a.attgenerated,
                 'stamp', a.xmin::text::bigint,
-                'filled', a.atthasmissing
+                'filled', a.atthasmissing,
+                'parts', case when a.atttypid >= 16384 then bemi_ddl.parts_of(a.atttypid) end
             ) order by a.attnum), '[]')
             from pg_attribute a
             where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -60,6 +124,26 @@ as $$
     )
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.oid = relation
+$$;
+
+-- The tables with rows that a statement on this one alters too: all partitions of the topmost table
+-- above a partitioned one, or those that inherit from it. Null where there are too many to tell.
+create or replace function bemi_ddl.below(relation oid) returns json
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with recursive tree (oid) as (
+        select i.inhrelid from pg_inherits i
+        where i.inhparent = coalesce(pg_partition_root(relation), relation)
+        union
+        select i.inhrelid from tree t join pg_inherits i on i.inhparent = t.oid
+    ),
+    leaves as (
+        select c.oid from tree t join pg_class c using (oid) where c.relkind = 'r'
+    )
+    select case when count(*) <= 1000 then
+        json_agg(json_build_object('oid', l.oid::bigint, 'table', bemi_ddl.described(l.oid)))
+    end
+    from leaves l
 $$;
 
 -- The statement that is run, as the client sent it, or why not.
@@ -209,8 +293,8 @@ begin
         else
             for each in
                 select d.command_tag, d.object_type, d.object_identity, d.schema_name, d.objid,
-                    d.objsubid, found.relation, c.relkind, c.relpersistence, c.relnamespace,
-                    d.classid = 'pg_class'::regclass as is_relation
+                    d.objsubid, found.relation, c.relkind, c.relhassubclass, c.relpersistence,
+                    c.relnamespace, d.classid = 'pg_class'::regclass as is_relation
                 from pg_event_trigger_ddl_commands() d
                 cross join lateral (
                     select case d.classid
@@ -269,6 +353,12 @@ begin
                             when each.is_relation and each.objid = each.relation
                                 and each.relkind in ('r', 'p', 'f')
                             then bemi_ddl.described(each.relation)
+                        end,
+                        'below', case
+                            when each.is_relation and each.objid = each.relation
+                                and tg_tag = 'ALTER TABLE'
+                                and (each.relkind = 'p' or each.relhassubclass)
+                            then bemi_ddl.below(each.relation)
                         end
                     )
                 )::text);
@@ -288,7 +378,10 @@ end
 $$;
 
 revoke all on schema bemi_ddl from public;
+revoke all on function bemi_ddl.key_of(oid) from public;
+revoke all on function bemi_ddl.parts_of(oid) from public;
 revoke all on function bemi_ddl.described(oid) from public;
+revoke all on function bemi_ddl.below(oid) from public;
 revoke all on function bemi_ddl.statement(text, boolean) from public;
 revoke all on function bemi_ddl.record() from public;
 

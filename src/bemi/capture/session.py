@@ -110,6 +110,7 @@ def open_session(
             encoding,
             settings.publication,
             versions.placements(known, held.epoch),
+            versions.last_keys(known, held.epoch),
         )
         stitcher = Stitcher(
             catalog.describe,

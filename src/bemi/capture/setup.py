@@ -13,31 +13,16 @@ from typing import Any
 import msgspec
 import psycopg
 
-from bemi.capture import (
-    coverage,
-    event_triggers,
-    full_identity,
-    ownership,
-    preflight,
-    publication,
-    slot,
-)
+from bemi.capture import coverage, full_identity, ownership, preflight, provision, slot
 from bemi.capture.progress import Progress, Report
 from bemi.capture.source import Identity, Source
-from bemi.capture.tables import (
-    TableState,
-    publish,
-    survey,
-    unmatched_rules,
-    with_remembered_rules,
-)
+from bemi.capture.tables import TableState, survey, unmatched_rules, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import connect, explained
 from bemi.errors import RefusedError, SetupError
 from bemi.lsn import Lsn
 from bemi.store import checkpoint, grants, migrate, sources
 from bemi.store.checkpoint import Checkpoint
-from bemi.store.coverage import forget_stamp
 from bemi.store.sources import Setup
 
 Connection = psycopg.Connection[Any]
@@ -119,10 +104,10 @@ def init(
         setup, not_full = full_identity.set_all(
             source, destination, settings, setup, to_full, progress
         )
-        made = _make_publication(source, destination, settings, progress)
-        refused = _publish_tables(source, settings, progress)
+        made = provision.make_publication(source, destination, settings, progress)
+        refused = provision.publish_tables(source, settings, progress)
         published = coverage.memberships(source, settings.publication)
-        position, fresh = _make_slot(source, settings, progress, anew=new_slot or made)
+        position, fresh = provision.make_slot(source, settings, progress, anew=new_slot or made)
         with explained("destination"):
             held = _register(destination, settings, identity, position)
             gap = _find_gap(destination, settings, held, identity, position)
@@ -139,7 +124,7 @@ def init(
             if sources.restore(destination, settings.schema, settings.source):
                 progress.add(f'added the source "{settings.source}" again, which was removed')
 
-        ddl_script = _record_ddl(source, setup, progress, asked=ddl)
+        ddl_script = provision.record_ddl(source, setup, progress, asked=ddl)
         states = survey(source, settings)
         unmatched = unmatched_rules(source, settings, states)
     return InitResult(
@@ -258,85 +243,6 @@ def _remember(destination: Connection, settings: Settings, setup: Setup) -> None
         sources.remember(destination, settings.schema, settings.source, setup)
 
 
-def _make_publication(
-    source: Connection, destination: Connection, settings: Settings, progress: Progress
-) -> bool:
-    """Whether it was made now, so that a slot that is older could not get past its beginning."""
-    name = settings.publication
-    found = publication.read(source, name)
-    with explained("source"):
-        if found is not None:
-            if not found.generated and found.owned:
-                with explained("destination"):
-                    forget_stamp(destination, settings.schema, settings.source)
-                publication.publish_generated(source, name)
-                progress.add(f'let the publication "{name}" have stored generated columns')
-            return False
-        # The slot begins after this commit; it must not be there only in memory.
-        source.execute("set synchronous_commit = local")
-        try:
-            publication.create(source, name)
-        except psycopg.errors.InsufficientPrivilege as error:
-            wanted = [
-                state.identifier
-                for state in survey(source, settings)
-                if state.wanted and state.reason is None
-            ]
-            raise SetupError(
-                f'the role "{source.info.user}" may not create a publication in database'
-                f' "{source.info.dbname}"',
-                fix="as the owner of the tables: "
-                + publication.create_statement(name, wanted, source.info.server_version),
-            ) from error
-    progress.add(f'created the publication "{name}"')
-    return True
-
-
-def _publish_tables(
-    source: Connection, settings: Settings, progress: Progress
-) -> dict[int, TableState]:
-    """Add the chosen tables; those that could not be added, with the reason, by OID."""
-    missing = [
-        state
-        for state in survey(source, settings)
-        if state.wanted and not state.published and state.reason is None
-    ]
-    with explained("source"):
-        added, refused = publish(source, settings.publication, missing)
-    if added:
-        count = f"{len(added)} tables" if len(added) > 1 else added[0].qualified
-        progress.add(f'added {count} to the publication "{settings.publication}"')
-    return {state.oid: state for state in refused}
-
-
-def _make_slot(
-    source: Connection, settings: Settings, progress: Progress, *, anew: bool
-) -> tuple[Lsn, bool]:
-    """Where the slot stands, and whether it was made now.
-
-    One that is lost, or older than the publication, is made anew.
-
-    To advance it past the publication's beginning would not do: a transaction that wrote before
-    and commits after would still be decoded as of before. Making a slot waits for those.
-    """
-    name = settings.slot
-    found = slot.read(source, name)
-    with explained("source"):
-        if found is not None and (anew or found.wal_status == "lost"):
-            if found.active_pid is not None:
-                raise slot.held(found)
-            slot.drop(source, found)
-            progress.add(f'dropped the replication slot "{name}", which could not go on')
-            found = None
-        if found is not None and found.confirmed is not None:
-            return found.confirmed, False
-        position = slot.create(
-            source, name, url=settings.source_url, wait=settings.slot_wait, report=progress.report
-        )
-    progress.add(f'created the replication slot "{name}" at {position}')
-    return position, True
-
-
 def _cover(
     source: Connection,
     destination: Connection,
@@ -402,20 +308,3 @@ def _is_of(
     epoch = checkpoint.read_epoch(destination, settings.schema, held.epoch)
     known = (epoch.system_identifier, epoch.timeline, epoch.database_oid)
     return known == (identity.system_identifier, identity.timeline, identity.database_oid)
-
-
-def _record_ddl(source: Connection, setup: Setup, progress: Progress, *, asked: bool) -> str | None:
-    """Make the event triggers, or bring to this version those that an earlier run made.
-
-    The SQL for who may, when this role may not.
-    """
-    if not asked and not (setup.ddl and event_triggers.read(source).installed != "no"):
-        return None
-    with explained("source"):
-        try:
-            made = event_triggers.install(source)
-        except psycopg.errors.InsufficientPrivilege:
-            return event_triggers.script()
-    if made:
-        progress.add("made event triggers that record DDL")
-    return None

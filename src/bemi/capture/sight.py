@@ -13,6 +13,7 @@ from bemi.capture.encodings import Encoding, encoding_of
 from bemi.capture.locks import Locks
 from bemi.lsn import Lsn
 from bemi.store.coverage import Covered, Looked, Naming, OpenInterval
+from bemi.store.definitions import Definition
 
 Connection = psycopg.Connection[Any]
 
@@ -110,9 +111,12 @@ class Memory(msgspec.Struct):
     rules: int = 0
     """How many versions of the rules were gone through."""
     parts: dict[int, dict[int, dict[str, str]]] = {}
-    """What the types of the tables' columns were made of; see `bemi.capture.catalog.parts_of`."""
+    """What the types of the tables' columns were made of; see `pg_catalog.parts_of`."""
     filenodes: dict[int, int] | None = None
     """By table."""
+    definitions: dict[tuple[str, int], Definition] | None = None
+    definitions_stamp: str | None = None
+    """Of the catalog when it had these."""
 
 
 def see(source: Connection, name: str, known: Iterable[int]) -> Seen:

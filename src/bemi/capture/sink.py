@@ -18,14 +18,25 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from bemi.capture.proof import Proofs
 from bemi.capture.writer import Completes, Deferred, Encodes, Piece, Writer
-from bemi.change import Change, Committed, Event, Skipped, Stretch, Transaction, Version
+from bemi.change import (
+    Change,
+    Committed,
+    Ddl,
+    Event,
+    Skipped,
+    Stretch,
+    Table,
+    Transaction,
+    Version,
+)
 from bemi.connections import explain
 from bemi.errors import RestoredError
 from bemi.lsn import Lsn
 from bemi.store.checkpoint import Checkpoint, StoredTransaction
 from bemi.store.rows import DAY
-from bemi.store.versions import StoredVersion, rewritten, version_of
+from bemi.store.versions import Place, StoredVersion, differs, version_of
 
 log = logging.getLogger("bemi.sink")
 
@@ -95,6 +106,8 @@ class Sink:
         self._committed_at: int | None = None
         self._checkpoint_at = time.monotonic()
         self._checkpoint_asked = False
+        self.proofs = Proofs()
+        """Who looks at the source adds to them, in whatever thread."""
         self._pieces: queue.Queue[Piece | None] = queue.Queue()
         self._moved_at = time.monotonic()
         self._said_at = -_SAY_AGAIN
@@ -158,9 +171,7 @@ class Sink:
             self._piece.skipped.append(event)
             self._piece.size += _ROW_SIZE
         else:
-            context_id = self._context_id(event.stretch, event.transaction)
-            self._piece.ddl.append((event, context_id))
-            self._piece.used.add(context_id)
+            self._put_ddl(event)
         if self._piece.size >= PIECE_BYTES:
             self._hand_over()
 
@@ -181,20 +192,53 @@ class Sink:
         else:
             piece.rows.append(row)
 
+    def _put_ddl(self, event: Ddl) -> None:
+        for table in event.tables:
+            known = self._versions.get(table.oid)
+            if known is not None:
+                self._put_told(event, table, known)
+        context_id = self._context_id(event.stretch, event.transaction)
+        self._piece.ddl.append((event, context_id))
+        self._piece.used.add(context_id)
+
+    def _put_told(self, event: Ddl, table: Table, known: StoredVersion) -> None:
+        """Keep what an event trigger says of a table that the history has rows of.
+
+        Columns that are generated are sent or not, which the stream has shown. A transaction's
+        rows may be older than what it says, those of later ones are not.
+        """
+        sent = {column.number for column in known.columns}
+        found = version_of(table)
+        commit = int(event.transaction.commit_lsn)
+        found = msgspec.structs.replace(
+            found,
+            columns=tuple(
+                each for each in found.columns if not each.generated or each.number in sent
+            ),
+            read_position=commit + 1,
+        )
+        if differs(known, found):
+            self._keep(found, (self._epoch, commit, event.ordinal + 1))
+
     def _put_version(self, event: Version) -> None:
-        """A piece has one version of a table only: what was before is stored by then."""
         table = event.table
         found = version_of(table)
         known = self._versions.get(table.oid)
+        if known is not None and known.told and known.outlives(found):
+            found = known
         membership = self._memberships.get(table.oid, table.membership)
         self._memberships[table.oid] = table.membership
-        differs = known is None or not known.alike(found) or bool(rewritten(known, found))
-        if (differs or membership != table.membership) and self._piece:
+        if differs(known, found):
+            self._keep(found, (self._epoch, int(event.transaction.commit_lsn), event.ordinal))
+        elif membership != table.membership and self._piece:
             self._hand_over()
-        if differs:
-            place = (self._epoch, int(event.transaction.commit_lsn), event.ordinal)
-            found = self._versions[table.oid] = msgspec.structs.replace(found, place=place)
-            self._piece.versions.append(found)
+
+    def _keep(self, version: StoredVersion, place: Place) -> None:
+        """A piece has one version of a table only: what was before is stored by then."""
+        if self._piece:
+            self._hand_over()
+        version = self._versions[version.relation] = msgspec.structs.replace(version, place=place)
+        self._piece.versions.append(version)
 
     def reached(self, position: Lsn, *, urgent: bool = False) -> None:
         """The source has nothing before `position` that was not put: an idle source's progress.
@@ -288,9 +332,11 @@ class Sink:
                 self._hand_over(ends=True)
 
     def _checkpoint_due(self) -> bool:
-        if self._reached <= self._handed_over:
-            return False
         if time.monotonic() - self._checkpoint_at < IDLE_INTERVAL:
+            return False
+        if self._expected is None and self.proofs.holds(self._reached):
+            return True
+        if self._reached <= self._handed_over:
             return False
         # On one server our own checkpoint makes WAL, which must not ask for the next one.
         return not self._same_server or self._reached > self._writer.own_wal + _OWN_WAL
@@ -302,6 +348,9 @@ class Sink:
         if ends:
             piece.position = self._handed_over = self._reached
             piece.committed_at = self._committed_at
+            # Another source's, until this one sent what was expected.
+            if self._expected is None and (proof := self.proofs.take(self._reached)) is not None:
+                piece.captured_at = proof.time
             piece.next_context = self._next_context
             self._checkpoint_at = time.monotonic()
             self._checkpoint_asked = False

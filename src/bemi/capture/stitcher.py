@@ -205,12 +205,16 @@ class Stitcher:
                 self._current(),
                 message.lsn,
                 self._stretch,
+                self._ordinal,
                 read.tag,
                 read.object_type,
                 read.identity,
                 read.relation,
                 read.statement,
                 read.detail,
+                read.tables,
+                read.parted,
+                read.dropped,
             ),
         )
 

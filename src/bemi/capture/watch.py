@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from bemi.capture import coverage
+from bemi.capture.proof import Proofs
 from bemi.capture.sight import Memory
 from bemi.capture.tables import add_new_tables
 from bemi.config import Settings
@@ -96,9 +97,10 @@ class Watch:
                 self._stop.wait(self._interval)
 
 
-def watch_tables(settings: Settings) -> Watch:
+def watch_tables(settings: Settings, proofs: Proofs) -> Watch:
     """Adds new tables to the publication, or says once why each is not tracked; tells rules that
-    match nothing; and keeps the coverage of the tables that are tracked.
+    match nothing; keeps the coverage of the tables that are tracked; and proves, into `proofs`,
+    until when all is captured.
 
     The first look is waited for, so that what was altered while nobody captured is seen before
     the history goes on.
@@ -110,7 +112,7 @@ def watch_tables(settings: Settings) -> Watch:
 
     def look(conn: psycopg.Connection[Any]) -> bool:
         _add(conn, settings, told, unmatched)
-        return _cover(conn, settings, memory, captured)
+        return _cover(conn, settings, memory, captured, proofs)
 
     return Watch(settings.source_url, "source", look, interval=_TABLES_INTERVAL, wait=_FIRST_LOOK)
 
@@ -143,6 +145,7 @@ def _cover(
     settings: Settings,
     memory: Memory,
     captured: list[datetime | None],
+    proofs: Proofs,
 ) -> bool:
     """Keep the coverage; that it holds is noted only after changes, so that idle stays idle.
 
@@ -167,6 +170,8 @@ def _cover(
             memory=memory,
         )
     captured[:] = [held.committed_at]
+    if kept.proof is not None:
+        proofs.add(kept.proof)
     for table in kept.opened:
         log.info("table covered", extra={"table": table})
     for table, cause in kept.closed:

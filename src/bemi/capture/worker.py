@@ -176,7 +176,7 @@ class Worker:
                 restored=self._restored,
                 clock=self._clock,
             ) as session,
-            watch_tables(session.rules),
+            watch_tables(session.rules, session.sink.proofs),
             watch_store(settings),
             watch_baselines(settings) if self._takes_baselines else contextlib.nullcontext(),
             decisions.watched(settings, self._leave.set),

@@ -4,6 +4,7 @@ What is incomplete is completed here, since the history it is completed from is 
 transaction. Rows and the checkpoint become durable together.
 """
 
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -13,12 +14,12 @@ from bemi.change import Change, Ddl, Skipped, Stretch
 from bemi.lsn import Lsn
 from bemi.store import checkpoint as checkpoints
 from bemi.store import ddl as ddl_messages
-from bemi.store import gaps, versions
+from bemi.store import gaps, names, versions
 from bemi.store.checkpoint import Checkpoint
 from bemi.store.copy import copy_rows
 from bemi.store.partitions import Partitions
 from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS
-from bemi.store.versions import StoredVersion, rewritten
+from bemi.store.versions import StoredVersion
 
 
 class Encodes(Protocol):
@@ -64,6 +65,7 @@ class Piece(msgspec.Struct):
     days: set[int] = set()
     position: Lsn | None = None
     committed_at: int | None = None
+    captured_at: datetime | None = None
     next_context: int = 0
     going_on: int = 0
     """The context that the next piece's changes may have, too, where it does not commit."""
@@ -117,6 +119,7 @@ class Writer:
                 copy_rows(cursor, self._schema, "row_changes", CHANGE_COLUMNS, rows)
             for statement, context_id in piece.ddl:
                 ddl_messages.insert(cursor, self._schema, self._held, statement, context_id)
+                names.place(cursor, self._schema, self._held, statement)
             if piece.skipped:
                 gaps.record_skipped(cursor, self._schema, self._held, piece.skipped)
             if piece.position is None:
@@ -128,6 +131,7 @@ class Writer:
                 position=piece.position,
                 next_context=piece.next_context,
                 committed_at=piece.committed_at,
+                captured_at=piece.captured_at,
             )
         conn.commit()
         if self._same_server and not rows:
@@ -141,10 +145,16 @@ class Writer:
         for version in piece.versions:
             source_id, relation = self._held.source_id, version.relation
             known = versions.read(cursor, self._schema, source_id, relation).get(relation, [])
-            if not known or not known[-1].alike(version) or rewritten(known[-1], version):
+            before = versions.at_place(known, version.place)
+            if versions.differs(before, version):
                 versions.insert(cursor, self._schema, source_id, version)
-                gaps.record_rewrite(cursor, self._schema, source_id, known, version)
-                known.append(version)
+                # A look at the catalog may have told already what the stream comes to now.
+                if known and versions.differs(known[-1], version):
+                    since = version.place[1] if before and before.told and version.told else 0
+                    gaps.record_rewrite(
+                        cursor, self._schema, source_id, known, version, since=since
+                    )
+                known = versions.read(cursor, self._schema, source_id, relation)[relation]
             self._completer.described(relation, known)
 
     def _complete(self, cursor: psycopg.Cursor[Any], piece: Piece) -> list[bytes]:

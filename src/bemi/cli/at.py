@@ -10,6 +10,8 @@ def command(
     /,
     *,
     source: Text = None,
+    wait: bool = False,
+    allow_gaps: bool = False,
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
     form: RowFormFlags = RowFormFlags(),  # noqa: B008 - frozen
 ) -> int:
@@ -30,18 +32,26 @@ def command(
         Primary key of one row; a composite one as JSON: '["1","2"]'.
     source
         Name of the source, where the history has several.
+    wait
+        Wait for what is not captured yet, instead of refusing it.
+    allow_gaps
+        Show what there is where the history does not know all, and say what it does not know.
     """
     where = connection.history()
 
+    from bemi import tabular
     from bemi.cli import output
     from bemi.history.history import History
 
-    with History(where.url, schema=where.schema) as history:
+    with output.doubts(), History(where.url, schema=where.schema) as history:
         keys = () if key is None else (key,)
-        rows = history.at(when, table, *keys, source=source)
+        rows = history.at(when, table, *keys, source=source, wait=wait, allow_gaps=allow_gaps)
         if form.ndjson:
             for row in rows:
                 output.print_ndjson(row.values)
+            return 0
+        if form.csv:
+            tabular.print_rows((row.values for row in rows), ())
             return 0
         if form.json:
             found = [row.values for row in rows]

@@ -1,13 +1,13 @@
 """`bemi changes`: lists changes by filters."""
 
-from bemi.cli.options import ConfigFlags, FilterFlags, FormFlags
+from bemi.cli.options import ConfigFlags, FilterFlags, ListFlags
 
 
 def command(
     *,
     filters: FilterFlags = FilterFlags(),  # noqa: B008 - frozen
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
-    form: FormFlags = FormFlags(),  # noqa: B008 - frozen
+    form: ListFlags = ListFlags(),  # noqa: B008 - frozen
 ) -> int:
     """List changes, the newest first.
 

@@ -1,6 +1,7 @@
 """`bemi demo`: a PostgreSQL of its own, a small application, a worker, and what was captured."""
 
 import contextlib
+import itertools
 import shlex
 import shutil
 import signal
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _DEADLINE: Final = 30.0
 _PAUSE: Final = 0.05
+_BETWEEN_REQUESTS: Final = 5.0
+_TASKS: Final = ("Water the plants", "Call the bank", "Read the news", "Fix the bicycle")
 
 _TABLES: Final = """
 create table todo (
@@ -40,7 +43,7 @@ create table comment (
 """
 
 
-def command(*, keep: bool = False) -> int:
+def command(*, keep: bool = False, serve: bool = False) -> int:
     """Show captured changes of a small application, on a PostgreSQL of its own.
 
     Starts a private PostgreSQL in a temporary folder, prepares it as `bemi init` does, runs the
@@ -51,6 +54,8 @@ def command(*, keep: bool = False) -> int:
     ----------
     keep
         Stay up afterwards, to play with, until Ctrl-C or SIGTERM.
+    serve
+        Show it in the browser, as `bemi serve` does, while the application goes on, until Ctrl-C.
     """
     # Loaded here: every other command does without them.
     from bemi.cli import output
@@ -63,6 +68,10 @@ def command(*, keep: bool = False) -> int:
         raise SetupError(
             "the demo needs an embedded PostgreSQL", fix="pip install 'bemi[demo]'"
         ) from error
+    if serve:
+        from bemi.cli.serve import served
+
+        served()
 
     _say("starting a private PostgreSQL")
     with Server() as server:
@@ -75,10 +84,14 @@ def command(*, keep: bool = False) -> int:
                 rows = _captured(settings, wanted, worker)
                 _say(f"captured, from the write-ahead log: {output.count(len(rows), 'change')}\n")
                 output.print_changes(rows, output.console())
-                if keep:
+                if serve:
+                    _serve(settings, connection)
+                elif keep:
                     connection.close()
                     _stay(server, settings, worker)
     _say("\nstopped, and nothing is left behind")
+    if not serve:
+        _say("in the browser: bemi demo --serve")
     return 0
 
 
@@ -228,6 +241,51 @@ def _stay(server: "Server", settings: "Settings", worker: _Worker) -> None:
     )
     while not stop.wait(0.5):
         worker.check()
+
+
+def _serve(settings: "Settings", connection: "psycopg.Connection[Any]") -> None:
+    """Serves the history until Ctrl-C or SIGTERM, while the application goes on."""
+    from bemi.cli.serve import served
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # The server ends of its own, and raises again what it got.
+        signal.signal(number, lambda _number, _frame: stop.set())
+    application = threading.Thread(target=_go_on, args=[connection, stop])
+    application.start()
+    _say("\nthe application goes on; look at it in the browser, until Ctrl-C\n")
+    try:
+        served().run(
+            settings.destination_url,
+            settings.schema,
+            host="127.0.0.1",
+            port=0,
+            public_url=None,
+            trusted_proxies=(),
+            write_urls={settings.source: settings.write_url},
+            sign_in_link=False,
+            say=_say,
+        )
+    finally:
+        stop.set()
+        application.join()
+
+
+def _go_on(connection: "psycopg.Connection[Any]", stop: threading.Event) -> None:
+    """A request every few seconds."""
+    for number in itertools.count(5):
+        if stop.wait(_BETWEEN_REQUESTS):
+            return
+        user, task = 1 + number % 3, _TASKS[number % len(_TASKS)]
+        with (
+            bemi.context(
+                user_id=user, endpoint="/todos", method="POST", request_id=f"req-{number}"
+            ),
+            connection.transaction(),
+        ):
+            bemi.emit(connection)
+            connection.execute("update todo set done = true where not done")
+            connection.execute("insert into todo (task) values (%s)", [task])
 
 
 def _program() -> str:

@@ -1,6 +1,6 @@
 """`bemi history`: what happened to one row."""
 
-from bemi.cli.options import ConfigFlags, FormFlags, OfRowFlags, Required
+from bemi.cli.options import ConfigFlags, ListFlags, OfRowFlags, Required
 
 
 def command(
@@ -10,7 +10,7 @@ def command(
     *,
     filters: OfRowFlags = OfRowFlags(),  # noqa: B008 - frozen
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
-    form: FormFlags = FormFlags(),  # noqa: B008 - frozen
+    form: ListFlags = ListFlags(),  # noqa: B008 - frozen
 ) -> int:
     """List what happened to one row, the newest first.
 

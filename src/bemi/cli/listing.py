@@ -1,12 +1,16 @@
-"""How the commands that list changes do it: as a table, one JSON value, or a stream of them."""
+"""How the commands that list changes do it: as a table, one JSON value, or a stream."""
 
 import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
+import msgspec
 import psycopg
 
-from bemi.cli import output
-from bemi.cli.options import ChangeFlags, FormFlags
+from bemi import tabular
+from bemi.cli import groups, output
+from bemi.cli.options import ChangeFlags, ListFlags
 from bemi.config import History
 from bemi.connections import connect, explained
 from bemi.store import reader, schema_version
@@ -15,7 +19,7 @@ from bemi.store.reader import StoredChange
 from bemi.times import spell
 
 
-def show(history: History, wanted: Filters, form: FormFlags) -> int:
+def show(history: History, wanted: Filters, form: ListFlags) -> int:
     """Prints the changes that are wanted. Raises BemiError."""
     with (
         connect(history.url, what="destination", client_encoding="utf8") as conn,
@@ -23,24 +27,41 @@ def show(history: History, wanted: Filters, form: FormFlags) -> int:
     ):
         schema_version.require_current(conn, history.schema)
         found = reader.changes(conn, history.schema, wanted)
-        if form.ndjson:
-            count, last = 0, None
-            for last in found:
-                output.print_ndjson(last)
-                count += 1
+        if form.ndjson or form.csv:
+            count, last = _stream(found, form)
             _more(count, last, wanted, to=sys.stderr)
             return 0
         rows = list(found)
         several = wanted.source is None and len(reader.sources(conn, history.schema)) > 1
         if not (rows or form.json):
-            _explain(conn, history.schema, wanted)
+            explain(conn, history.schema, wanted)
             return 0
     if form.json:
-        output.print_json(rows)
-    else:
+        output.print_json(rows if form.group_by is None else groups.as_values(rows, form.group_by))
+    elif form.group_by is None:
         output.print_changes(rows, output.console(), with_source=several)
+    else:
+        groups.print_groups(rows, form.group_by, output.console(), with_source=several)
     _more(len(rows), rows[-1] if rows else None, wanted, to=sys.stderr if form.json else sys.stdout)
     return 0
+
+
+def _stream(found: Iterable[StoredChange], form: ListFlags) -> tuple[int, StoredChange | None]:
+    """How many there were, and the last one."""
+    columns: tuple[str, ...] = StoredChange.__struct_fields__
+    if form.group_by is not None:
+        columns = (*groups.COLUMNS, *columns)
+    table = tabular.Table(*columns) if form.csv else None
+    count, last = 0, None
+    for before, change in groups.numbered(found, form.group_by):
+        if table is not None:
+            table.add((*before.values(), *msgspec.structs.astuple(change)))
+        elif before:
+            output.print_ndjson({**before, **msgspec.structs.asdict(change)})
+        else:
+            output.print_ndjson(change)
+        count, last = count + 1, change
+    return count, last
 
 
 def echo(filters: ChangeFlags) -> None:
@@ -54,7 +75,7 @@ def echo(filters: ChangeFlags) -> None:
         print(", ".join(bounds), file=sys.stderr)
 
 
-def _explain(conn: psycopg.Connection[Any], schema: str, wanted: Filters) -> None:
+def explain(conn: psycopg.Connection[Any], schema: str, wanted: Filters) -> None:
     """Why there may be nothing."""
     if not reader.has_changes(conn, schema):
         print(
@@ -63,6 +84,8 @@ def _explain(conn: psycopg.Connection[Any], schema: str, wanted: Filters) -> Non
         )
         return
     print("no changes match")
+    if wanted.since is not None and wanted.since > datetime.now(UTC):
+        print(f"{spell(wanted.since)} has not come yet")
     if wanted.table:
         within, _, name = wanted.table.rpartition(".")
         known = reader.tables_called(conn, schema, name)

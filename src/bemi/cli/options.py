@@ -1,10 +1,12 @@
 """Flags that commands share, and what is made of them: settings, filters."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
+from uuid import UUID
 
 from cyclopts import Group, Parameter, Token, validators
 
@@ -12,6 +14,7 @@ from bemi import config, times
 from bemi.config import History, Settings
 from bemi.errors import UsageError
 from bemi.lsn import Lsn
+from bemi.store.dimensions import Dimension
 from bemi.store.filters import Filters, Place
 
 _CONNECTION = Group.create_ordered("Connection")
@@ -108,6 +111,14 @@ def _pairs(_type: Any, tokens: Sequence[Token]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+def _dimension(_type: Any, tokens: Sequence[Token]) -> Dimension:
+    return Dimension.parse(tokens[0].value)
+
+
+def _dimensions(_type: Any, tokens: Sequence[Token]) -> tuple[Dimension, ...]:
+    return tuple(Dimension.parse(token.value) for token in tokens)
+
+
 def _place(_type: Any, tokens: Sequence[Token]) -> Place:
     return Place.parse(tokens[0].value)
 
@@ -119,19 +130,43 @@ def _position(_type: Any, tokens: Sequence[Token]) -> int:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormFlags:
-    """In which form a command that lists changes prints them."""
+    """In which form a command prints what it lists."""
 
     json: bool = False
-    "Print one JSON value: a list of changes, with the columns of the relation `changes`."
+    "Print one JSON value: a list of objects."
     ndjson: bool = False
     "Print one JSON object per line, as they are read."
+    csv: bool = False
+    "Print CSV with a header, as they are read; JSON as its text, null as nothing."
 
     def __post_init__(self) -> None:
         """Raises UsageError."""
-        if self.json and self.ndjson:
-            raise UsageError("--json and --ndjson are two forms of output", fix="give one of them")
+        require_one_form(json=self.json, ndjson=self.ndjson, csv=self.csv)
 
 
+def require_one_form(**given: bool) -> None:
+    """Raises UsageError."""
+    names = [f"--{name}" for name, is_given in given.items() if is_given]
+    if len(names) > 1:
+        raise UsageError(
+            f"{' and '.join(names)} are {'two' if len(names) == 2 else 'several'} forms of output",
+            fix="give one of them",
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListFlags(FormFlags):
+    """The same of one that lists changes, which can be grouped."""
+
+    json: bool = False
+    "Print one JSON value: a list of changes, with the columns of the relation `changes`."
+    group_by: Annotated[Dimension | None, Parameter(converter=_dimension, n_tokens=1)] = None
+    "Changes that follow each other and have the same: transaction, table, operation, source, \
+user, or context.KEY; --ndjson and --csv begin each line with group_number and group_value."
+
+
+Dimensions = Annotated[tuple[Dimension, ...], Parameter(converter=_dimensions, n_tokens=1)]
 Pairs = Annotated[
     tuple[tuple[str, str], ...], Parameter(converter=_pairs, n_tokens=1, validator=_texts)
 ]
@@ -148,6 +183,8 @@ class RowFormFlags(FormFlags):
     "Print one JSON value: a list of rows as objects; with a KEY, the row or null."
     ndjson: bool = False
     "Print one row per line, as a JSON object, as they are read."
+    csv: bool = False
+    "Print CSV with a header, behind the last row that is read; JSON as its text, null as nothing."
 
 
 class _Filtering:
@@ -156,8 +193,12 @@ class _Filtering:
     def filters(self, **more: Any) -> Filters:
         """`more`: what the command says itself, or takes by its place."""
         given = {each.name: getattr(self, each.name) for each in fields(cast(Any, self))}
-        operation = tuple(name.upper() for name in given.pop("operation", ()))
-        return Filters(**{**given, "operation": operation, **more})
+        return _made({**given, **more})
+
+
+def _made(given: dict[str, Any]) -> Filters:
+    operation = tuple(name.upper() for name in given.get("operation", ()))
+    return Filters(**{**given, "operation": operation})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +249,12 @@ class ChangeFlags(_Filtering):
     "Committed at this position or before it."
     source: Text = None
     "Name of the source."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageFlags(_Filtering):
+    """Which part of what there is."""
+
     behind: Annotated[Place | None, Parameter(converter=_place, n_tokens=1, accepts_keys=False)] = (
         None
     )
@@ -218,17 +265,54 @@ class ChangeFlags(_Filtering):
 
 @Parameter(name="*", group=_FILTERS)
 @dataclass(frozen=True, kw_only=True)
-class FilterFlags(ChangeFlags, OrderFlags, TraceFlags, RowFlags):
+class FilterFlags(PageFlags, ChangeFlags, OrderFlags, TraceFlags, RowFlags):
     """All filters."""
 
 
 @Parameter(name="*", group=_FILTERS)
 @dataclass(frozen=True, kw_only=True)
-class OfRowFlags(ChangeFlags, OrderFlags, TraceFlags):
+class OfRowFlags(PageFlags, ChangeFlags, OrderFlags, TraceFlags):
     """Those of a command that takes the row by its place."""
 
 
 @Parameter(name="*", group=_FILTERS)
 @dataclass(frozen=True, kw_only=True)
-class OfTraceFlags(ChangeFlags, RowFlags):
+class OfTraceFlags(PageFlags, ChangeFlags, RowFlags):
     """Those of a command that takes the trace by its place, and tells it in order."""
+
+
+def _ids(_type: Any, tokens: Sequence[Token]) -> tuple[UUID, ...]:
+    found = []
+    for token in tokens:
+        try:
+            found.append(UUID(token.value))
+        except ValueError:
+            raise ValueError(f"{token.value!r} is no id of a change") from None
+    return tuple(found)
+
+
+@Parameter(name="*", group=_FILTERS)
+@dataclass(frozen=True, kw_only=True)
+class ChosenFlags(ChangeFlags, TraceFlags, RowFlags):
+    """Those of a command that does something with all changes that match."""
+
+    change: Annotated[tuple[UUID, ...], Parameter(converter=_ids, n_tokens=1)] = ()
+    "Id of a change; repeatable."
+    only: Names = ()
+    "TABLE or TABLE:KEY: only these rows; repeatable."
+    without: Annotated[tuple[str, ...], Parameter(name="--except", validator=_texts)] = ()
+    "TABLE or TABLE:KEY: all but these rows; repeatable."
+
+    def several(self) -> list[Filters]:
+        """What changes have to be to be chosen: one of these."""
+        given = {each.name: getattr(self, each.name) for each in fields(cast(Any, self))}
+        ids = given.pop("change")
+        del given["only"], given["without"]
+        filters = _made(given)
+        return [dataclasses.replace(filters, id=id) for id in ids] or [filters]
+
+
+@Parameter(name="*", group=_FILTERS)
+@dataclass(frozen=True, kw_only=True)
+class PagelessFlags(ChangeFlags, TraceFlags, RowFlags):
+    """Those of a command that has no pages, and one order."""

@@ -9,11 +9,14 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from bemi.errors import UncertainWarning
 from bemi.lsn import Lsn
 from bemi.times import spell
 
@@ -144,11 +147,20 @@ def span(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def print_changes(rows: Sequence[Any], to: "Console", *, with_source: bool = False) -> None:
+def print_changes(
+    rows: Sequence[Any],
+    to: "Console",
+    *,
+    with_source: bool = False,
+    with_time: bool = True,
+    with_context: bool = True,
+) -> None:
     """Changes as a table: what an update left alone is only counted."""
+    timed = ["time (UTC)"] if with_time else []
     sourced = ["source"] if with_source else []
-    made = table("time (UTC)", *sourced, "change", "before", "after", "context")
-    made.columns[0].no_wrap = True
+    contexts = ["context"] if with_context else []
+    made = table(*timed, *sourced, "change", "before", "after", *contexts)
+    made.columns[0].no_wrap = with_time
     for row in rows:
         before, after = members(row.before), members(row.after)
         same = 0
@@ -158,12 +170,12 @@ def print_changes(rows: Sequence[Any], to: "Console", *, with_source: bool = Fal
             before = {name: before[name] for name in differing if name in before}
             after = {name: after[name] for name in differing if name in after}
         made.add_row(
-            f"{row.committed_at:%Y-%m-%d}\n{row.committed_at:%H:%M:%S}",
+            *([f"{row.committed_at:%Y-%m-%d}\n{row.committed_at:%H:%M:%S}"] if with_time else []),
             *([text(row.source)] if with_source else []),
-            _what(row),
+            what(row),
             _pairs(before),
             _pairs(after, f"{same} unchanged" if same else None),
-            _pairs(members(row.context)),
+            *([_pairs(members(row.context))] if with_context else []),
         )
     show(made, to)
 
@@ -171,7 +183,7 @@ def print_changes(rows: Sequence[Any], to: "Console", *, with_source: bool = Fal
 def print_change(row: Any, to: "Console") -> None:
     """One change: each column before and after, and all that is known of where it came from."""
     before, after = members(row.before), members(row.after)
-    to.print(_what(row))
+    to.print(what(row))
     if before or after:
         made = table("column", "before", "after")
         for name in {**before, **after}:
@@ -229,7 +241,7 @@ def print_rows(rows: Iterator[Any], to: "Console") -> None:
 def _cell(row: Any, name: str) -> "Text":
     value = row.values.get(name)
     if value is not None:
-        return text(shortened(_spoken(value), 60))
+        return text(shortened(spoken(value), 60))
     if name in row.values:
         return text("null", "dim")
     return text("?" if f"unchanged:{name}" in row.flags else "", "dim")
@@ -242,12 +254,12 @@ def print_blame(rows: Sequence[Any], to: "Console") -> None:
         made.columns[fixed].no_wrap = True
     for row in rows:
         change = row.change
-        context = {name: _spoken(value) for name, value in change.context.items()}
+        context = {name: spoken(value) for name, value in change.context.items()}
         since = f"{change.committed_at:%Y-%m-%d}\n{change.committed_at:%H:%M:%S}"
         made.add_row(
             text(row.column),
-            text(shortened(_spoken(row.value))),
-            text("" if row.previous is None else shortened(_spoken(row.previous))),
+            text(shortened(spoken(row.value))),
+            text("" if row.previous is None else shortened(spoken(row.previous))),
             since if row.exact else f"{since}\nor before",
             _stacked(
                 [
@@ -260,7 +272,20 @@ def print_blame(rows: Sequence[Any], to: "Console") -> None:
     show(made, to)
 
 
-def _spoken(value: object) -> str:
+@contextmanager
+def doubts() -> Iterator[None]:
+    """Says on standard error what is not surely known of what is printed meanwhile."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UncertainWarning)
+        warnings.showwarning = _warn
+        yield
+
+
+def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
+    print(f"warning: {lines(str(message))}", file=sys.stderr)
+
+
+def spoken(value: object) -> str:
     """A value of Python's as people read it in JSON, texts bare."""
     return value if isinstance(value, str) else _encode(value).decode()
 
@@ -268,14 +293,21 @@ def _spoken(value: object) -> str:
 _STYLES: Final = {"CREATE": "green", "UPDATE": "yellow", "DELETE": "red", "TRUNCATE": "red"}
 
 
-def _what(row: Any) -> "Text":
-    name = row.table if row.schema == "public" else f"{row.schema}.{row.table}"
+def name_of(row: Any) -> str:
+    """The table and the key of a change; not printable yet."""
+    name: str = row.table if row.schema == "public" else f"{row.schema}.{row.table}"
     if row.primary_key is not None:
         name += f" {shortened(row.primary_key, 40)}"
     if row.previous_key is not None:
         name += f" (was {shortened(row.previous_key, 40)})"
+    return name
+
+
+def what(row: Any) -> "Text":
     operation = text(row.operation, _STYLES.get(row.operation, "blue"))
-    return _stacked([operation, text(name), *(text(flag, "dim") for flag in row.flags or ())])
+    return _stacked(
+        [operation, text(name_of(row)), *(text(flag, "dim") for flag in row.flags or ())]
+    )
 
 
 def _pairs(values: dict[str, str], note: str | None = None) -> "Text":

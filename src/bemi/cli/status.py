@@ -17,14 +17,11 @@ from bemi.times import spell
 if TYPE_CHECKING:
     from bemi.cli.live import Live
     from bemi.config import Settings
-    from bemi.store.completeness import SourceCoverage, TableCoverage
-    from bemi.store.reader import Gap, SourceStatus
+    from bemi.store.completeness import SourceCoverage
+    from bemi.store.reader import SourceStatus
 
 _FOR_ONE: Final = re.compile("`bemi (doctor|init|recover|run|snapshot)\\b(?![^`]*--source)")
 """Commands that ask for the name of a source where there are several."""
-
-_ALONE: Final = ("untracked", "publication_altered")
-"""Causes of gaps of single tables, which nobody is asked to accept."""
 
 
 def command(
@@ -62,7 +59,7 @@ def command(
     from bemi.capture.tables import with_remembered_rules
     from bemi.cli import live
     from bemi.connections import connect, explained
-    from bemi.store import completeness, reader, schema_version
+    from bemi.store import amiss, completeness, reader, schema_version
     from bemi.store import sources as stored
 
     if table is not None and not coverage:
@@ -89,7 +86,7 @@ def command(
     several = len({*found, *(settings.source for settings in configured)}) > 1
     findings: list[str] = []
     for each in sources:
-        findings += _named(_findings(each, covered[each.source]), each.source, several=several)
+        findings += _named(amiss.findings(each, covered[each.source]), each.source, several=several)
     answers: dict[str, Live] = {}
     for settings in configured:
         current = found.get(settings.source)
@@ -132,6 +129,7 @@ def _show_coverage(
 ) -> int:
     """What the destination knows of each table; the findings are those of the same sources."""
     from bemi.cli import coverage
+    from bemi.store import amiss, completeness
 
     for name in names:
         if name not in covered:
@@ -146,11 +144,14 @@ def _show_coverage(
     findings = [
         finding
         for each in shown
-        for finding in _named(_findings(each, covered[each.source]), each.source, several=several)
+        for finding in _named(
+            amiss.findings(each, covered[each.source]), each.source, several=several
+        )
     ]
     if json:
         listed = [
-            _as_json(each) | {"coverage": coverage.as_json(covered[each.source])} for each in shown
+            _as_json(each) | {"coverage": completeness.as_json(covered[each.source])}
+            for each in shown
         ]
         output.print_json({"sources": listed, "findings": findings})
         return 1 if findings else 0
@@ -208,54 +209,6 @@ def _settings(connection: SourcesFlags, names: Sequence[str]) -> "Sequence[Setti
         return ()
 
 
-def _findings(source: "SourceStatus", covered: "SourceCoverage") -> list[str]:
-    """What the destination alone knows to be amiss."""
-    if source.removed_at is not None:
-        return []
-    found = [
-        f"{source.source}: changes{_of(gap)} between {gap.from_position} and {gap.to_position} are"
-        f" missing ({gap.cause}, seen {spell(gap.detected_at)}): {_way_on(gap)}"
-        for gap in source.unaccepted
-    ]
-    if source.position is None:
-        found.append(f"{source.source}: its setup was not finished: run `bemi init`")
-    if unseen := [table.name for table in covered.tables if _is_unseen(table)]:
-        found.append(
-            f"{source.source}: what became of the rows of {', '.join(unseen)} while"
-            f" {'it was' if len(unseen) == 1 else 'they were'} not captured is not known:"
-            " `bemi recover` finds out"
-        )
-    return found
-
-
-def _is_unseen(table: "TableCoverage") -> bool:
-    """Whether it was not captured for a while, of which nobody knows yet what it came to.
-
-    A gap of the whole source is left out: that is a finding of its own until it is accepted.
-    """
-    if table.state != "behind_gap":
-        return False
-    for stretch in reversed(table.stretches[:-1]):
-        if stretch.closed in _ALONE:
-            return True
-        if stretch.state is not None:
-            break
-    return False
-
-
-def _of(gap: "Gap") -> str:
-    return "" if gap.table is None else f" of {gap.table}"
-
-
-def _way_on(gap: "Gap") -> str:
-    if gap.cause == "chain":
-        return "`bemi verify` tells more, `bemi verify --accept` takes it as known"
-    return (
-        "`bemi recover` goes on behind them and finds out what they came to,"
-        " `bemi run --accept-gap` only goes on"
-    )
-
-
 def _print(
     sources: list["SourceStatus"],
     covered: dict[str, "SourceCoverage"],
@@ -264,7 +217,8 @@ def _print(
     strangers: Set[str],
 ) -> None:
     """`strangers`: sources that are not in the settings, though others are."""
-    from bemi.cli import coverage, live
+    from bemi.cli import live
+    from bemi.store.covered import summary
 
     if not sources:
         print("no sources yet: run `bemi init`")
@@ -272,7 +226,7 @@ def _print(
         asked = answers.get(source.source)
         rows = _rows(source)
         if source.position is not None:
-            rows.append(("coverage", coverage.summary(covered[source.source])))
+            rows.append(("coverage", summary(covered[source.source])))
         if asked is not None:
             rows += live.rows(asked, paused=source.paused_at is not None)
         if source.source in strangers and source.removed_at is None:

@@ -1,6 +1,6 @@
 """`bemi trace`: what one request did."""
 
-from bemi.cli.options import ConfigFlags, FormFlags, OfTraceFlags, Required
+from bemi.cli.options import ConfigFlags, ListFlags, OfTraceFlags, Required
 
 
 def command(
@@ -9,7 +9,7 @@ def command(
     *,
     filters: OfTraceFlags = OfTraceFlags(),  # noqa: B008 - frozen
     connection: ConfigFlags = ConfigFlags(),  # noqa: B008 - frozen
-    form: FormFlags = FormFlags(),  # noqa: B008 - frozen
+    form: ListFlags = ListFlags(),  # noqa: B008 - frozen
 ) -> int:
     """List what one request or trace did, over all sources, in the order of the commits.
 

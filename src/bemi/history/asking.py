@@ -18,12 +18,19 @@ from bemi.context import wire
 from bemi.errors import BemiError, UsageError
 from bemi.integrations.reading import key_text, stored_key
 from bemi.lsn import Lsn
+from bemi.store.dimensions import Dimension
 from bemi.store.filters import Filters, Place
 
 _Kind = TypeVar("_Kind")
 
 # NUL, and halves of what two of them are in UTF-16.
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+_LONGEST_NAME: Final = 63
+"""Bytes of an identifier."""
+
+_DEEPEST: Final = 100
+"""Levels of a context that a name reaches: of some thousands PostgreSQL can't read the JSON."""
 
 _OPERATIONS: Final = ("CREATE", "UPDATE", "DELETE", "TRUNCATE", "SNAPSHOT")
 
@@ -76,10 +83,27 @@ def filters_of(**given: Unpack[Filtering]) -> Filters:
     return Filters(**read)
 
 
+class Choosing(Filtering, total=False):
+    """The filters of a plan, of which `id` may be of several changes."""
+
+    id: UUID | str | Iterable[UUID | str] | None  # type: ignore[misc]  # wider than Filtering's
+
+
+def chosen(filters: Choosing) -> list[Filters]:
+    """What changes have to be to be meant: one of these. Raises `UsageError`."""
+    given: dict[str, Any] = dict(filters)
+    id = given.pop("id", None)
+    ids = [id] if id is None or isinstance(id, UUID | str) else [*_is(Iterable, id)]  # type: ignore[type-abstract]
+    return [filters_of(**given, id=each) for each in ids]
+
+
 def key_of(key: object) -> str:
     """A key's text, as the history has it. Raises `BemiError` for what is no key."""
     if isinstance(key, str):
-        return _text(key)
+        try:
+            return _text(key)
+        except ValueError as error:
+            raise UsageError(f"key: {error}") from error
     parts = key if isinstance(key, tuple | list) else (key,)
     if not parts:
         raise UsageError("a key has at least one value")
@@ -100,12 +124,85 @@ def moment_of(when: object) -> datetime | Lsn | UUID:
         raise UsageError(str(error)) from error
 
 
+def dimension_of(name: str) -> Dimension:
+    """Raises `UsageError`."""
+    try:
+        return Dimension.parse(_reaching(name))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def change_of(what: UUID | str) -> UUID | None:
+    """The id of a change, or None for the name of a table. Raises `UsageError`."""
+    if isinstance(what, UUID):
+        return what
+    try:
+        name = _text(what)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        return UUID(name)
+    except ValueError:
+        return None
+
+
 def id_of(id: UUID | str) -> UUID:
     """Raises `UsageError`."""
     try:
         return _id(id)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def name_of(what: str, name: object) -> str:
+    """A text that may be a name. Raises `UsageError`, with what it was to be the name of."""
+    try:
+        return _text(name)
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from error
+
+
+def source_name_of(source: str | None) -> str | None:
+    return None if source is None else name_of("source", source)
+
+
+def table_of(table: str) -> str:
+    """With its schema, which is `public` where none is given."""
+    name = name_of("table", table)
+    return name if "." in name else f"public.{name}"
+
+
+def tables_of(tables: Iterable[str]) -> list[str]:
+    """Globs, of which a text is one."""
+    return [name_of("table", each) for each in ([tables] if isinstance(tables, str) else tables)]
+
+
+def seconds_of(what: str, value: object) -> float:
+    """For how long to wait; True is for ever, False not at all. Raises `UsageError`."""
+    if isinstance(value, bool):
+        return float("inf") if value else 0.0
+    if not isinstance(value, int | float) or not value >= 0:
+        raise UsageError(f"{what}: {value!r} is no number of seconds")
+    return float(value)
+
+
+def dimensions_of(by: str | Iterable[str]) -> list[Dimension]:
+    """Raises `UsageError`."""
+    try:
+        names = (by,) if isinstance(by, str) else tuple(_is(Iterable, by))  # type: ignore[type-abstract]
+    except ValueError as error:
+        raise UsageError(f"by: {error}") from error
+    return [dimension_of(each) for each in names]
+
+
+def schema_of(name: object) -> str:
+    """The name of a schema that can be made. Raises `UsageError`."""
+    text = name_of("into", name)
+    if not text or len(text.encode()) > _LONGEST_NAME or text.startswith("pg_"):
+        raise UsageError(
+            f"{text!r} can be the name of no schema", fix="choose another one with --into, or into="
+        )
+    return text
 
 
 def _is(kind: type[_Kind], value: object) -> _Kind:
@@ -175,10 +272,19 @@ def _members(value: object) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = []
     for name, member in _is(Mapping, value).items():  # type: ignore[type-abstract]
         if isinstance(member, Mapping) and member:
-            found += ((f"{_text(name)}.{inner}", text) for inner, text in _members(member))
+            found += (
+                (_reaching(f"{_text(name)}.{inner}"), text) for inner, text in _members(member)
+            )
         else:
-            found.append((_text(name), _member(member)))
+            found.append((_reaching(name), _member(member)))
     return tuple(found)
+
+
+def _reaching(name: object) -> str:
+    text = _text(name)
+    if text.count(".") >= _DEEPEST:
+        raise ValueError(f"a name with dots reaches {_DEEPEST} levels deep at most")
+    return text
 
 
 def _member(value: object) -> str:

@@ -5,16 +5,11 @@ older rows, and one that was dropped is gone from them. A table's shape is known
 so what was altered shows from the first change behind it on.
 """
 
-from collections.abc import Sequence, Set
-from typing import Final
+from collections.abc import Sequence
 
 import msgspec
 
 from bemi.store.shapes import Shape
-
-_decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode: Final = msgspec.json.Encoder().encode
-_NULL: Final = msgspec.Raw(b"null")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -50,29 +45,3 @@ def sources(was: Shape, now: Shape) -> list[Source]:
             source = column.name if namesake is None else None
             found.append(Source(column.name, source, column.filled or not column.number))
     return found
-
-
-def shaped(
-    shapes: Sequence[Shape], image: msgspec.Raw, flags: Set[str], place: tuple[int, int]
-) -> tuple[msgspec.Raw, Set[str]]:
-    """A row as a change at `place` left it, and that change's flags, in the last of the shapes."""
-    was = shape_at(shapes, place)
-    if was is None or was.columns == (now := shapes[-1]).columns:
-        return image, flags
-    values = _decode(image)
-    found: dict[str, msgspec.Raw] = {}
-    called: dict[str, str] = {}
-    for column in sources(was, now):
-        if column.source is not None:
-            called[column.source] = column.called
-        if column.source in values:
-            found[column.called] = values[column.source]
-        elif not column.filled:
-            found[column.called] = _NULL
-    gone = {column.name for column in was.columns} - called.keys()
-    kept = {
-        f"{word}:{called.get(name, name)}" if name else word
-        for word, _, name in (flag.partition(":") for flag in flags)
-        if name not in gone
-    }
-    return msgspec.Raw(_encode(found)), kept

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from bemi.errors import BemiError
 from bemi.lsn import Lsn
+from bemi.store import notices
 from bemi.store.copy import copy_rows
 from bemi.store.coverage import begin_anew
 from bemi.store.rows import CHANGE_COLUMNS, STRETCH_COLUMNS
@@ -284,6 +285,7 @@ def advance(
             f"another process takes the baseline of {baseline.interval.name} as well",
             fix="let one of them do it",
         )
+    notices.tell(conn, schema)
     return _baseline(baseline.interval, row)
 
 
@@ -338,6 +340,7 @@ def finish(
             ).format(sql.Identifier(schema, "baselines")),
             [interval_id, baseline.baseline_id],
         )
+        notices.tell(conn, schema)
 
 
 def fail(conn: psycopg.Connection[Any], schema: str, baseline_id: int, reason: str) -> None:
@@ -348,6 +351,7 @@ def fail(conn: psycopg.Connection[Any], schema: str, baseline_id: int, reason: s
         ),
         [reason, baseline_id],
     )
+    notices.tell(conn, schema)
 
 
 def _hold(conn: psycopg.Connection[Any], schema: str, interval: Interval) -> None:

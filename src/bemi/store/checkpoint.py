@@ -13,7 +13,7 @@ from psycopg import sql
 
 from bemi.errors import FencedError, SetupError
 from bemi.lsn import Lsn
-from bemi.store import sources
+from bemi.store import notices, sources
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -188,10 +188,11 @@ def begin_epoch(
         sql.SQL(
             "insert into {} as c (source_id, epoch, position) values (%s, %s, %s) "
             "on conflict (source_id) do update set epoch = excluded.epoch, "
-            "position = excluded.position, updated_at = clock_timestamp()"
+            "position = excluded.position, captured_at = null, updated_at = clock_timestamp()"
         ).format(sql.Identifier(schema, "checkpoints")),
         [source_id, row[0], int(position)],
     )
+    notices.tell(conn, schema)
 
 
 def claim(conn: psycopg.Connection[Any], schema: str, source_id: int) -> Checkpoint:
@@ -219,34 +220,41 @@ def advance(
     position: Lsn,
     next_context: int | None = None,
     committed_at: int | None = None,
+    captured_at: datetime | None = None,
 ) -> Checkpoint:
     """Move the checkpoint that this worker holds, in the transaction that stored the rows.
 
     Guarantees exactly once: raises `FencedError`, and the caller must roll back, unless the
     row is still just as this worker left it. `committed_at`: microseconds since 2000-01-01.
+    `captured_at`: until when all is captured up to `position`, if more is proven than by that.
+    Who waits for changes is told with the commit.
     """
     cursor.execute(
         sql.SQL(
             "update {} c set position = %s, updated_at = clock_timestamp(), "
             "next_context = coalesce(%s, next_context), "
             "committed_at = coalesce(timestamptz '2000-01-01 00:00:00+00' "
-            "+ %s::bigint * interval '1 microsecond', committed_at) "
-            "where source_id = %s and fence = %s and position = %s and epoch = %s returning {}"
+            "+ %s::bigint * interval '1 microsecond', committed_at), "
+            "captured_at = greatest(captured_at, %s) "
+            "where source_id = %s and fence = %s and position = %s and epoch = %s "
+            "returning {}, pg_notify(%s, '')"
         ).format(sql.Identifier(schema, "checkpoints"), _COLUMNS),
         [
             int(position),
             next_context,
             committed_at,
+            captured_at,
             held.source_id,
             held.fence,
             int(held.position),
             held.epoch,
+            notices.channel(schema),
         ],
     )
     row = cursor.fetchone()
     if row is None:
         raise FencedError("another worker has taken over this source's checkpoint")
-    return _checkpoint(row)
+    return _checkpoint(row[:-1])
 
 
 def record_gap(

@@ -122,6 +122,19 @@ class SourceCoverage(msgspec.Struct, frozen=True):
     tables: tuple[TableCoverage, ...]
 
 
+def as_json(found: SourceCoverage) -> Any:
+    """For programs: positions in PostgreSQL's form, everything else as it is."""
+    return _exact(found)
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return {name: _exact(each) for name, each in msgspec.structs.asdict(value).items()}
+    if isinstance(value, tuple):
+        return [_exact(each) for each in value]
+    return str(value) if isinstance(value, Lsn) else value
+
+
 class _Checkpoint(msgspec.Struct, frozen=True):
     epoch: int
     position: int

@@ -394,7 +394,5 @@ def part_keys(conn: psycopg.Connection[Any], schema: str, source_id: int) -> Non
     Nothing is missing, but rows are called by other keys from there on: what the table held is
     not known by these until a baseline tells it.
     """
-    for interval_id, (start, found) in shapes.read_of_open(conn, schema, source_id).items():
-        position = min((until for _, until in shapes.key_changes(found, start)), default=None)
-        if position is not None:
-            begin_anew(conn, schema, interval_id, at=Lsn(position), cause="key_changed")
+    for interval_id, position in shapes.key_changes(conn, schema, source_id).items():
+        begin_anew(conn, schema, interval_id, at=Lsn(position), cause="key_changed")

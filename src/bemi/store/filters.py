@@ -8,6 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 from uuid import UUID
 
+from bemi.errors import UsageError
+from bemi.lsn import Lsn
+from bemi.store.scope import Scope
+from bemi.times import spell
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -38,6 +43,27 @@ class Place:
             return cls(_EPOCH + microseconds * _MICROSECOND, *rest)
         except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error):
             raise ValueError(f"{cursor!r} is not the cursor of a page") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of one epoch's log: behind a change, and before the commit at `end`."""
+
+    epoch: int
+    commit: int
+    ordinal: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Changes of one transaction: behind `ordinal`, and up to `last`."""
+
+    committed_at: datetime
+    epoch: int
+    commit: int
+    ordinal: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +102,20 @@ class Filters:
     id: UUID | None = None
     by_log: bool = False
     """In the order of one source's log, as states follow each other, whatever its clock did."""
+    within: Window | Portion | None = None
+    scope: Scope | None = None
+    """What whoever asks may see; None is all."""
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for a range in which nothing can be."""
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise UsageError(
+                f"since {spell(self.since)} is after until {spell(self.until)}: nothing is between",
+                fix="give the earlier time as since",
+            )
+        first, last = self.from_position, self.to_position
+        if first is not None and last is not None and first > last:
+            raise UsageError(
+                f"from_position {Lsn(first)} is behind to_position {Lsn(last)}: nothing is between",
+                fix="give the smaller position as from_position",
+            )

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from bemi.change import Skipped, Transaction
 from bemi.store.checkpoint import Checkpoint
-from bemi.store.versions import StoredVersion, rewritten
+from bemi.store.versions import StoredVersion, may_differ, rewritten
 
 REMEMBERED: Final = 100_000
 """How many transactions back it is known which ones rules left changes out of. One that stays
@@ -57,36 +57,67 @@ def record_rewrite(
 ) -> None:
     """Say which columns' older values may have been rewritten before a table's new version.
 
-    Between the two readings of the catalog, in which that can be seen; not before `since`, where
-    that is known.
+    Between the two readings of the catalog, in which that can be seen, in the order of which the
+    `known` are; not before `since`, where that is known.
     """
+    readings = [each for each in (*known, version) if each.place[0] == version.place[0]]
     # The stream may be behind what the catalog told already.
-    older = [
-        each
-        for each in known
-        if each.place[0] == version.place[0] and each.read_position <= version.place[1]
-    ]
+    older = [each for each in readings[:-1] if each.read_position <= version.place[1]]
     if not older:
         return
-    columns = rewritten(older[-1], version)
-    if not columns:
-        return
-    cursor.execute(
-        sql.SQL(
-            "insert into {} (source_id, epoch, relation, from_position, to_position, cause, "
-            "detail, columns, accepted_at) values (%s, %s, %s, %s, %s, 'rewrite', "
-            "'altered; older values of these columns may have been rewritten', %s, now()) "
-            "on conflict do nothing"
-        ).format(sql.Identifier(schema, "gaps")),
-        [
-            source_id,
-            version.place[0],
-            version.relation,
-            max(older[-1].read_position, since),
-            max(version.read_position, version.place[1]),
-            columns,
-        ],
-    )
+    begun = dict.fromkeys(rewritten(older[-1], version), older[-1].read_position)
+    begun |= _rewritten_unseen(older, version)
+    # Where several readings tell the same, it ends at the first one; the names of columns are those
+    # of there.
+    found: dict[tuple[int, int], list[str]] = {}
+    for name, from_position in begun.items():
+        seen = next(
+            each
+            for each in readings[len(older) :]
+            if any(column.name == name for column in each.columns)
+            and name not in rewritten(each, version)
+        )
+        to_position = max(seen.read_position, seen.place[1])
+        found.setdefault((max(from_position, since), to_position), []).append(name)
+    for (from_position, to_position), names in found.items():
+        cursor.execute(
+            sql.SQL(
+                "insert into {} as g (source_id, epoch, relation, from_position, to_position, "
+                "cause, detail, columns, accepted_at) values (%s, %s, %s, %s, %s, 'rewrite', "
+                "'altered; older values of these columns may have been rewritten', %s, now()) "
+                "on conflict (source_id, epoch, from_position, to_position, cause, "
+                "coalesce(relation, 0)) do update set columns = g.columns || array("
+                "select name from unnest(excluded.columns) name where name <> all (g.columns))"
+            ).format(sql.Identifier(schema, "gaps")),
+            [
+                source_id,
+                version.place[0],
+                version.relation,
+                from_position,
+                to_position,
+                names,
+            ],
+        )
+
+
+def _rewritten_unseen(older: Sequence[StoredVersion], version: StoredVersion) -> dict[str, int]:
+    """Columns that the last reading could not tell, as the stream was behind: what it called them
+    was gone by then, or they had come while it had none of them. Each with the last reading before
+    which could."""
+    last = older[-1]
+    known = {each.number for each in last.columns} | {each.name for each in last.columns}
+    found = {}
+    for column in version.columns:
+        if not column.number or known & {column.number, column.name}:
+            continue
+        for before in reversed(older):
+            was = next((each for each in before.columns if each.number == column.number), None)
+            if was is None and before.attributes >= column.number:
+                continue
+            if may_differ(was, column, moved=before.filenode != version.filenode):
+                found[column.name] = before.read_position
+            break
+    return found
 
 
 def _remember(

@@ -6,7 +6,16 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-READABLE: Final = ("changes", "coverage", "missing", "schema_history", "ddl")
+READABLE: Final = (
+    "changes",
+    "coverage",
+    "missing",
+    "schema_history",
+    "ddl",
+    "definitions",
+    "images",
+    "stretches",
+)
 """The views that `--reader` grants."""
 
 ASKED: Final[Mapping[str, Sequence[str]]] = {
@@ -18,12 +27,18 @@ ASKED: Final[Mapping[str, Sequence[str]]] = {
     "intervals": (),
     "baselines": (
         *("source_id", "baseline_id", "relation"),
+        *("epoch", "interval_id", "last_position"),
         *("started_at", "finished_at", "rows", "failed"),
+    ),
+    "relation_names": (),
+    "table_versions": (
+        *("source_id", "epoch", "relation", "from_position", "from_ordinal", "read_position"),
+        *("schema", "table", "partition", "columns", "primary_key", "told"),
     ),
     "contexts": ("id", "dropped"),
     "row_changes": ("epoch", "commit_position", "committed_at"),
 }
-"""What `bemi changes` and `bemi status` read beside the views: bookkeeping, and of the tables with
+"""What `bemi changes`, `status` and `at` read beside the views: bookkeeping, and of the tables with
 values of rows these columns, which have none."""
 
 

@@ -7,44 +7,18 @@ a guess. Pure; `bemi.store.chain` reads what is judged here.
 """
 
 import bisect
-import re
 from collections.abc import Iterable, Sequence, Set
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from bemi.rules import NO_RULES, Rules
-from bemi.store.versions import Place, StoredColumn, StoredVersion
+from bemi.store.stability import altered_before, same_form, stable
+from bemi.store.versions import Place, StoredVersion
 
 Problem: TypeAlias = Literal["differs", "living", "dead", "never"]
 """What is amiss: the row was another one than the change before left; it is created though it
 was there; it is changed though it was gone; it is changed though it never was."""
-
-_FIRST_USER_OID: Final = 16384
-# fmt: off
-_UNSTABLE_OIDS: Final = frozenset((
-    # reg…, money, aclitem: their text follows the catalog, or lc_monetary. And arrays of them.
-    24, 1008, 2202, 2207, 2203, 2208, 2204, 2209, 2205, 2210, 2206, 2211, 4096, 4097, 4089, 4090,
-    3734, 3735, 3769, 3770, 4191, 4192, 790, 791, 1033, 1034, 194, 8326,
-))
-_STABLE_TYPES: Final = frozenset((
-    '"char"', "bigint", "bit", "bit varying", "boolean", "box", "bytea", "character",
-    "character varying", "cid", "cidr", "circle", "date", "datemultirange", "daterange",
-    "double precision", "inet", "int4multirange", "int4range", "int8multirange", "int8range",
-    "integer", "interval", "json", "jsonb", "jsonpath", "line", "lseg", "macaddr", "macaddr8",
-    "name", "numeric", "nummultirange", "numrange", "oid", "path", "pg_lsn", "pg_snapshot",
-    "point", "polygon", "real", "smallint", "text", "tid", "time with time zone",
-    "time without time zone", "timestamp with time zone", "timestamp without time zone",
-    "tsmultirange", "tsquery", "tsrange", "tstzmultirange", "tstzrange", "tsvector",
-    "txid_snapshot", "uuid", "xid", "xid8", "xml",
-))
-# fmt: on
-_STABLE_EXTENSIONS: Final = frozenset(("citext", "hstore", "ltree"))
-_MODIFIER: Final = re.compile(r"\(-?\d+(,-?\d+)?\)")
-
-_XID_RANGE: Final = 1 << 32
-_LAG: Final = 1 << 28
-"""Transactions that the catalog may be ahead of the stream when a table is described."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -253,9 +227,9 @@ class Judge:
                 column is not None
                 and name not in doubtful
                 and names.index(name) not in rules.ignore
-                and _same_form(name, last.flags, now.flags)
-                and _stable(column, replaced=names.index(name) in rules.replaced)
-                and _altered_before(column, last.transaction_id, now.transaction_id)
+                and same_form(name, last.flags, now.flags)
+                and stable(column, replaced=names.index(name) in rules.replaced)
+                and altered_before(column, last.transaction_id, now.transaction_id)
             ):
                 yield name
 
@@ -285,7 +259,7 @@ class Judge:
             return False
         columns = {column.name: column for column in version.columns}
         return all(
-            _altered_before(columns[name], last.transaction_id, now.transaction_id)
+            altered_before(columns[name], last.transaction_id, now.transaction_id)
             for name in version.primary_key
         )
 
@@ -359,52 +333,9 @@ def _unusable(version: StoredVersion) -> str | None:
     for name in version.primary_key:
         if name not in columns or not columns[name].number:
             return "it was altered before its changes were read: how its key was is not known"
-        if not _stable(columns[name], replaced=False):
+        if not stable(columns[name], replaced=False):
             return f"its key is of type {columns[name].type}, whose text may change by itself"
     return None
-
-
-def _stable(column: StoredColumn, *, replaced: bool) -> bool:
-    """Whether a value's text stays the same while nobody writes the row.
-
-    An enum's label may be renamed, a composite type altered. `replaced`: the type of the stored
-    column is not that of its values.
-    """
-    if not column.number or not column.type:
-        return False
-    name = _MODIFIER.sub("", column.type)
-    while name.endswith("[]"):
-        name = name[:-2]
-    if name in _STABLE_TYPES or name.startswith("interval "):
-        return True
-    if name.rpartition(".")[2] in _STABLE_EXTENSIONS:
-        return True
-    # A domain has the OID of what it is made of.
-    return (
-        not replaced and column.type_oid < _FIRST_USER_OID and column.type_oid not in _UNSTABLE_OIDS
-    )
-
-
-def _same_form(name: str, last: frozenset[str], now: frozenset[str]) -> bool:
-    """Whether a column's values are stored in the same form in both changes."""
-    for word in ("text", "json_null"):
-        flag = f"{word}:{name}"
-        if (flag in last) != (flag in now):
-            return False
-    lacking = {f"{word}:{name}" for word in ("unchanged", "too_large", "undecodable")}
-    # What was not known before a change is known after it.
-    return not (lacking & last or (lacking | {f"before_unknown:{name}"}) & now)
-
-
-def _altered_before(column: StoredColumn, last: int, now: int) -> bool:
-    """Whether the column was altered last before transaction `last`, going by their numbers.
-
-    `stamp` is the transaction that altered it, in 32 bits, as the catalog told when the table
-    was described: about when `now` came, or later by what the stream lagged behind. Of all
-    transactions that it may stand for, the latest one is taken.
-    """
-    latest = now + _LAG
-    return column.stamp > 0 and latest - (latest - column.stamp) % _XID_RANGE < last
 
 
 def _overlaps(gap: KnownGap, epoch: int, last: Event, now: Event) -> bool:

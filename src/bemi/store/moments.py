@@ -10,6 +10,10 @@ from psycopg import sql
 
 from bemi.lsn import Lsn
 
+DISORDER: Final = 10
+"""Seconds that a commit's time may lie before that of one with a smaller position and still count:
+the time is taken before the commit is written down, so disorder is as short as that takes."""
+
 _NEAR: Final = 10_000
 """Changes of other epochs that are walked over to find one of the right one; beyond these a
 position stays without a time."""

@@ -5,32 +5,94 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Final, Literal, LiteralString, TypeAlias
+from typing import Final, Literal, LiteralString, NamedTuple, TypeAlias
 
 import msgspec
 from psycopg import sql
 
 from bemi.keys import digested
-from bemi.store.filters import Filters
+from bemi.store.filters import Filters, Portion, Window
+from bemi.store.scope import Visible, like
 
 _OF_A_TRACE: Final = ("trace_id", "request_id")
+
+_PLACE: Final[tuple[LiteralString, ...]] = ("committed_at", "commit_position", "ordinal", "epoch")
+
+# Compared as rows, a change is found by one index only, however many its commit has.
+_OF_PLACES: Final[LiteralString] = """
+select {} from ({}) p cross join lateral (
+    select * from {} c
+    where c.committed_at = p.committed_at and c.epoch = p.epoch
+        and (c.commit_position, c.ordinal) >= (p.commit_position, p.ordinal)
+        and (c.commit_position, c.ordinal) <= (p.commit_position, p.ordinal)
+) c"""
 
 # A number as jsonb prints it: never with an exponent.
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,99})(\.\d{1,99})?")
 
 
+class Among(NamedTuple):
+    """Some of the changes, called `c`, with the columns that filters ask for; and in which order
+    they come already."""
+
+    relation: sql.Composable
+    parameters: list[object]
+    order: tuple[LiteralString, ...] = ()
+
+
 def compiled(
-    schema: str, filters: Filters, columns: Iterable[str]
+    schema: str, filters: Filters, columns: Iterable[str], among: Among | None = None
 ) -> tuple[sql.Composed, list[object]]:
-    """A SELECT of the columns of the view `changes` that the filters let through, in their order.
+    """A SELECT of the columns of the view `changes` that the filters let through, in their order;
+    of a page, `among` those only.
 
     Names are quoted; values are parameters, which come with it.
     """
-    conditions: list[sql.Composable] = []
+    where, parameters = conditions(schema, filters)
+    # By time it is the order of the store's unique index, forwards or backwards.
+    order: list[LiteralString] = [*_PLACE]
+    if filters.by_log:
+        order = ["epoch", "commit_position", "ordinal"]
+    # A context may have thousands of changes: their places are sorted, and what a page shows of
+    # them is read of those that are on it.
+    page = filters.limit is not None and (filters.context or filters.trace is not None)
+    shown = [*columns]
+    changes = sql.Identifier(schema, "changes")
+    relation: sql.Composable = changes
+    sorted_by = order
+    if among is not None:
+        page = True
+        relation = among.relation
+        parameters = [*among.parameters, *parameters]
+        sorted_by = [*among.order, *order]
+    query = sql.SQL("select {} from {} where {}").format(
+        sql.SQL(", ").join(map(sql.Identifier, _PLACE if page else shown)), relation, where
+    )
+    if filters.behind is not None:
+        beyond: LiteralString = ">" if filters.oldest_first else "<"
+        values: LiteralString = ", ".join(["%s"] * len(order))
+        query += sql.SQL(f" and ({', '.join(order)}) {beyond} ({values})")
+        parameters += [getattr(filters.behind, column) for column in order]
+    towards: LiteralString = "asc" if filters.oldest_first else "desc"
+    query += sql.SQL(f" order by {', '.join([f'{column} {towards}' for column in sorted_by])}")
+    if filters.limit is not None:
+        query += sql.SQL(" limit %s")
+        parameters.append(filters.limit)
+    if page:
+        names = sql.SQL(", ").join([sql.Identifier("c", column) for column in shown])
+        query = sql.SQL(_OF_PLACES).format(names, query, changes)
+        query += sql.SQL(f" order by {', '.join([f'p.{column} {towards}' for column in order])}")
+    return query, parameters
+
+
+def conditions(schema: str, filters: Filters) -> tuple[sql.Composed, list[object]]:
+    """What the filters require of a row of the view `changes`, with its parameters: not which page
+    of them, nor in which order."""
+    required: list[sql.Composable] = []
     parameters: list[object] = []
 
     def require(condition: LiteralString, *values: object) -> None:
-        conditions.append(sql.SQL(condition))
+        required.append(sql.SQL(condition))
         parameters.extend(values)
 
     if filters.table is not None:
@@ -71,33 +133,28 @@ def compiled(
     if filters.id is not None:
         # The index is that of the commit's position, which the id begins with.
         at = sql.SQL("commit_position = {}(%s)").format(sql.Identifier(schema, "commit_position"))
-        conditions.append(at)
+        required.append(at)
         parameters.append(filters.id)
         require("id = %s", filters.id)
     for path, value in filters.context:
         require(*_any_of([_context_conditions(path, value)]))
-    # By time it is the order of the store's unique index, forwards or backwards.
-    order: list[LiteralString] = ["committed_at", "commit_position", "ordinal", "epoch"]
-    if filters.by_log:
-        order = ["epoch", "commit_position", "ordinal"]
-    if filters.behind is not None:
-        beyond: LiteralString = ">" if filters.oldest_first else "<"
-        places: LiteralString = ", ".join(["%s"] * len(order))
+    if filters.scope is not None:
+        require(*_any_of([_table_condition(entry)] for entry in filters.scope.entries))
+    within = filters.within
+    if isinstance(within, Window):
         require(
-            f"({', '.join(order)}) {beyond} ({places})",
-            *(getattr(filters.behind, column) for column in order),
+            "epoch = %s and commit_position >= %s and commit_position < %s "
+            "and (commit_position, ordinal) > (%s, %s)",
+            *(within.epoch, within.commit, within.end, within.commit, within.ordinal),
         )
-    query = sql.SQL("select {} from {}").format(
-        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(schema, "changes")
-    )
-    if conditions:
-        query += sql.SQL(" where {}").format(sql.SQL(" and ").join(conditions))
-    towards: LiteralString = "asc" if filters.oldest_first else "desc"
-    query += sql.SQL(f" order by {', '.join([f'{column} {towards}' for column in order])}")
-    if filters.limit is not None:
-        query += sql.SQL(" limit %s")
-        parameters.append(filters.limit)
-    return query, parameters
+    elif isinstance(within, Portion):
+        # By the unique index: the one on positions would walk over the whole transaction.
+        require(
+            "epoch = %s and committed_at = %s and commit_position = %s "
+            "and ordinal > %s and ordinal <= %s",
+            *(within.epoch, within.committed_at, within.commit, within.ordinal, within.last),
+        )
+    return sql.SQL(" and ").join(required or [sql.SQL("true")]), parameters
 
 
 def stored_keys(text: str) -> list[str]:
@@ -127,10 +184,17 @@ _Condition: TypeAlias = tuple[LiteralString, list[object]]
 
 
 def _any_of(ways: Iterable[list[_Condition]]) -> tuple[LiteralString, *tuple[object, ...]]:
-    """One condition with its parameters, of several that may each hold."""
+    """One condition with its parameters, of several that may each hold; of none, none does."""
     each = [condition for some in ways for condition in some]
     parameters = [parameter for _, some in each for parameter in some]
-    return f"({' or '.join([condition for condition, _ in each])})", *parameters
+    return f"({' or '.join([condition for condition, _ in each]) or 'false'})", *parameters
+
+
+def _table_condition(entry: Visible) -> _Condition:
+    schema, table = entry.parts
+    if "*" in entry.table:
+        return '(schema like %s and "table" like %s)', [like(schema), like(table)]
+    return '(schema = %s and "table" = %s)', [schema, table]
 
 
 def _context_conditions(path: str, value: str) -> list[_Condition]:

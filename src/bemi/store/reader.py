@@ -6,24 +6,29 @@ stay the JSON that the server sent, so that no number passes through a float.
 
 from collections.abc import Generator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
 import psycopg
 from psycopg import sql
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, Params, Query
 from psycopg.adapt import Loader
 from psycopg.rows import class_row
 
 from bemi.errors import UnknownStateError, UsageError
 from bemi.lsn import Lsn
+from bemi.store import pages
 from bemi.store.filters import Filters, Place
 from bemi.store.query import compiled
+from bemi.store.refusals import told
 
 _FETCH: Final = 1000
+_STREAMED: Final = 100
 _BITS_BEHIND_SOURCE: Final = 32
 _SOURCE_MASK: Final = 0xFFF
+
+_Row = TypeVar("_Row")
 
 
 class StoredChange(msgspec.Struct, frozen=True):
@@ -100,9 +105,16 @@ class SourceStatus(msgspec.Struct, frozen=True):
         return [gap for gap in self.gaps if gap.accepted_at is None]
 
 
-class _JsonAsItIs(Loader):
+class JsonAsItIs(Loader):
+    """JSON as the server sent it, unread."""
+
     def load(self, data: Buffer) -> msgspec.Raw:
         return msgspec.Raw(bytes(data))
+
+
+def _keep_json(cursor: psycopg.Cursor[Any]) -> None:
+    for name in ("json", "jsonb"):
+        cursor.adapters.register_loader(name, JsonAsItIs)
 
 
 def changes(
@@ -113,18 +125,47 @@ def changes(
     Read in pieces, so that a history of any size takes constant memory. Raises `UsageError` for
     positions where it is not clear in whose log.
     """
-    if filters.source is None and {filters.from_position, filters.to_position} != {None}:
-        _require_one(sources(conn, schema), "positions are those of one source's log")
-    query, parameters = compiled(schema, filters, StoredChange.__struct_fields__)
+    require_clear_positions(conn, schema, filters)
+    columns = StoredChange.__struct_fields__
+    with conn.cursor(row_factory=class_row(StoredChange)) as cursor:
+        _keep_json(cursor)
+        page = pages.page(cursor, schema, filters, columns)
+    if page is not None:
+        yield from page
+        return
+    query, parameters = compiled(schema, filters, columns)
     with (
         conn.transaction(),
         conn.cursor("bemi_changes", row_factory=class_row(StoredChange)) as cursor,
     ):
-        for name in ("json", "jsonb"):
-            cursor.adapters.register_loader(name, _JsonAsItIs)
+        _keep_json(cursor)
         cursor.itersize = _FETCH
         cursor.execute(query, parameters)
         yield from cursor
+
+
+def portion(
+    conn: psycopg.Connection[Any], schema: str, filters: Filters
+) -> Generator[StoredChange]:
+    """As `changes`, in one statement that ends when the generator is closed.
+
+    For who takes what there is at once, and wants no transaction open behind it.
+    """
+    query, parameters = compiled(schema, filters, StoredChange.__struct_fields__)
+    with conn.cursor(row_factory=class_row(StoredChange)) as cursor:
+        _keep_json(cursor)
+        yield from streamed(cursor, query, parameters)
+
+
+def streamed(
+    cursor: psycopg.Cursor[_Row], query: Query, parameters: Params | None = None
+) -> Generator[_Row]:
+    """The rows of one statement as they come, in constant memory: the server goes on meanwhile.
+
+    It ends when the generator is closed; until then the connection is not for anything else.
+    """
+    size = _STREAMED if psycopg.capabilities.has_stream_chunked() else 1
+    yield from cursor.stream(query, parameters, size=size)
 
 
 def change(
@@ -141,24 +182,33 @@ def change(
     return found[0]
 
 
-def source_of(conn: psycopg.Connection[Any], schema: str, table: str) -> str:
-    """That which has, or had, such a table (`schema.table`, or a partition).
+def source_of(conn: psycopg.Connection[Any], schema: str, table: str | None) -> str:
+    """That which has, or had, such a table (`schema.table`, or a partition); or the only one.
 
     Raises `UnknownStateError` where there is none, and `UsageError` for several: rows of two
     databases are two rows.
     """
+    query = sql.SQL("select {}(%s)").format(sql.Identifier(schema, "source_of"))
+    with told(), conn.transaction():
+        row = conn.execute(query, [table]).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def roots_of(conn: psycopg.Connection[Any], schema: str, name: str) -> list[tuple[str, str]]:
+    """Schema and name of each table that was ever called so (`schema.table`, of which both may have
+    dots), or that a partition which was called so was of."""
     query = sql.SQL(
-        "select distinct source from {} where schema || '.' || \"table\" = %(table)s"
-        " or partition = %(table)s order by source"
-    ).format(sql.Identifier(schema, "coverage"))
-    found = [row[0] for row in conn.execute(query, {"table": table})]
-    if not found:
-        raise UnknownStateError(
-            f"{table} is not in the history",
-            fix="`bemi status --coverage` lists the tables that are",
-        )
-    _require_one(found, f"{table} is in the history of several sources")
-    return str(found[0])
+        'select distinct schema, "table" from {}'
+        " where schema is not null and (schema || '.' || \"table\" = %s or partition = %s)"
+    ).format(sql.Identifier(schema, "relation_names"))
+    return [(row[0], row[1]) for row in conn.execute(query, [name, name])]
+
+
+def require_clear_positions(conn: psycopg.Connection[Any], schema: str, filters: Filters) -> None:
+    """Raises `UsageError` for positions where it is not clear in whose log."""
+    if filters.source is None and {filters.from_position, filters.to_position} != {None}:
+        _require_one(sources(conn, schema), "positions are those of one source's log")
 
 
 def _require_one(names: list[str], why: str) -> None:

@@ -1,5 +1,6 @@
 """What the encoder and the sink agree on: the columns of COPY's rows, and how ids are built."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 from bemi.errors import SetupError
@@ -40,7 +41,11 @@ STRETCH_COLUMNS: Final = (
 DAY: Final = 86_400_000_000
 """Microseconds."""
 
-_MAX_DAY: Final = 1 << 19  # what a bigint has room for above 44 bits
+DAY_BITS: Final = 44
+"""Bits of a context's id behind those of its day."""
+
+_FIRST_DAY: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_MAX_DAY: Final = 1 << 19  # what a bigint has room for above these bits
 
 TAIL_BITS: Final = 58
 """Bits of a change's id that tell the changes of one transaction apart."""
@@ -74,7 +79,13 @@ def _context_id(committed_at: int, source_id: int, counter: int) -> int:
             "the history goes to the year 3435",
             fix="set the source's clock, then `bemi recover --new-slot` begins after it",
         )
-    return day << 44 | source_id << 32 | counter
+    return day << DAY_BITS | source_id << 32 | counter
+
+
+def context_day(at: datetime) -> int:
+    """What the ids of contexts begin with whose changes were committed on that day; of a day which
+    no context can be of, the one next to it."""
+    return min(max((at - _FIRST_DAY).days, -_MAX_DAY), _MAX_DAY - 1)
 
 
 def commit_lsn_of(change_id: int) -> Lsn:

@@ -25,6 +25,7 @@ class StoredColumn(msgspec.Struct, frozen=True):
     filled: bool = False
     generated: str = ""
     parts: dict[str, str] = {}
+    modifier: int = -1
 
 
 class StoredVersion(msgspec.Struct, frozen=True):
@@ -45,10 +46,25 @@ class StoredVersion(msgspec.Struct, frozen=True):
     inferred: bool
     read_position: int
     place: Place = (0, 0, 0)
+    told: bool = False
+    """By an event trigger, at this very place."""
+    attributes: int = 0
+    """How many columns the catalog had numbered when it was read: more than the stream knew of, if
+    some were added since."""
 
     def alike(self, other: "StoredVersion") -> bool:
         """Whether nothing that a reader of the history could see differs."""
         return _without_place(self) == _without_place(other)
+
+    def outlives(self, other: "StoredVersion") -> bool:
+        """Whether a later version tells nothing new: the stream has what it had, and the catalog
+        no longer knows how it was."""
+        return (
+            (other.inferred or any(not column.number for column in other.columns))
+            and self.replica_identity == other.replica_identity
+            and [(each.name, each.type_oid) for each in self.columns]
+            == [(each.name, each.type_oid) for each in other.columns]
+        )
 
 
 def version_of(table: Table) -> StoredVersion:
@@ -67,6 +83,7 @@ def version_of(table: Table) -> StoredVersion:
                 column.filled,
                 column.generated,
                 column.parts,
+                column.modifier,
             )
             for column in table.columns
         ),
@@ -75,34 +92,45 @@ def version_of(table: Table) -> StoredVersion:
         filenode=table.filenode,
         inferred=table.inferred,
         read_position=table.read_position,
+        told=table.told,
+        attributes=table.attributes,
     )
 
 
 def rewritten(before: StoredVersion, after: StoredVersion) -> list[str]:
     """Columns that may have got other values without a change: their older values prove nothing.
 
-    Another type; a new column that older rows have a value in; a column that was altered
-    when the table was rewritten, which is how `alter column … type … using` looks; or one whose
-    type spells its values otherwise. A column that has another number is another column, whatever
-    its name.
+    Another type; a new column that older rows have a value in, or of which nothing is known; a
+    column that was altered when the table was rewritten, which is how `alter column … type … using`
+    looks; or one whose type spells its values otherwise. A column that has another number is
+    another column, whatever its name.
     """
-    known = {column.name: column for column in before.columns}
+    named = {column.name: column for column in before.columns}
+    numbered = {column.number: column for column in before.columns if column.number}
     moved = before.filenode != after.filenode
-    found = []
-    for column in after.columns:
-        was = known.get(column.name)
-        if was is None:
-            renamed = any(each.number == column.number and each.number for each in before.columns)
-            if not renamed and (column.filled or moved):
-                found.append(column.name)
-        elif (
-            was.type_oid != column.type_oid
-            or (was.number and column.number and was.number != column.number)
-            or (moved and was.stamp != column.stamp)
-            or respelled(was.parts, column.parts)
-        ):
-            found.append(column.name)
-    return found
+    return [
+        column.name
+        for column in after.columns
+        if may_differ(named.get(column.name) or numbered.get(column.number), column, moved=moved)
+    ]
+
+
+def may_differ(was: StoredColumn | None, column: StoredColumn, *, moved: bool) -> bool:
+    """Whether a column's values may be others than what it was had, None where it is new; `moved`:
+    the table was rewritten in between."""
+    if was is None:
+        return column.filled or moved or not column.number
+    return (
+        was.type_oid != column.type_oid
+        or bool(was.number and column.number and was.number != column.number)
+        or (moved and was.stamp != column.stamp)
+        or respelled(was.parts, column.parts)
+    )
+
+
+def differs(before: StoredVersion | None, after: StoredVersion) -> bool:
+    """Whether the one behind tells anything that the one before did not."""
+    return before is None or not before.alike(after) or bool(rewritten(before, after))
 
 
 def respelled(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
@@ -132,6 +160,17 @@ def placements(
     return found
 
 
+def last_keys(
+    versions: Mapping[int, Sequence[StoredVersion]], epoch: int
+) -> dict[int, tuple[str, ...]]:
+    """The columns of the key that each table had last, by relation."""
+    return {
+        relation: known[-1].primary_key
+        for relation, known in versions.items()
+        if known[-1].place[0] == epoch
+    }
+
+
 def read(
     conn: psycopg.Connection[Any] | psycopg.Cursor[Any],
     schema: str,
@@ -142,7 +181,7 @@ def read(
     rows = conn.execute(
         sql.SQL(
             'select relation::bigint, schema, "table", partition, columns, primary_key, '
-            "replica_identity, filenode, inferred, read_position, "
+            "replica_identity, filenode, inferred, read_position, told, attributes, "
             "epoch, from_position, from_ordinal "
             "from {} where source_id = %s and (%s::oid is null or relation = %s) "
             "order by epoch, read_position, from_position, from_ordinal"
@@ -151,7 +190,7 @@ def read(
     )
     found: dict[int, list[StoredVersion]] = {}
     for each, schema_name, table, partition, columns, *rest, epoch, position, ordinal in rows:
-        key, identity, filenode, inferred, read_position = rest
+        key, identity, filenode, inferred, read_position, told, attributes = rest
         version = StoredVersion(
             each,
             schema_name,
@@ -164,6 +203,8 @@ def read(
             inferred,
             read_position,
             (epoch, position, ordinal),
+            told,
+            attributes,
         )
         found.setdefault(each, []).append(version)
     return found
@@ -194,20 +235,33 @@ def read_filenodes(conn: psycopg.Connection[Any], schema: str, source_id: int) -
     return dict(rows.fetchall())
 
 
+def at_place(known: Sequence[StoredVersion], place: Place) -> StoredVersion | None:
+    """The version that holds there, however late the others were read."""
+    older = [version for version in known if version.place <= place]
+    return max(older, key=lambda version: version.place, default=None)
+
+
 def insert(
     cursor: psycopg.Cursor[Any] | psycopg.Connection[Any],
     schema: str,
     source_id: int,
     version: StoredVersion,
 ) -> None:
-    """Keep a version from its place on; once."""
+    """Keep a version from its place on; once. What is told later of the same place holds there."""
     epoch, position, ordinal = version.place
     cursor.execute(
         sql.SQL(
             "insert into {} (source_id, epoch, relation, from_position, from_ordinal, schema, "
             '"table", partition, columns, primary_key, replica_identity, filenode, inferred, '
-            "read_position) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-            "on conflict do nothing"
+            "read_position, told, attributes) "
+            "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
+            "on conflict (source_id, epoch, relation, from_position, from_ordinal) do update set "
+            'schema = excluded.schema, "table" = excluded."table", partition = excluded.partition, '
+            "columns = excluded.columns, primary_key = excluded.primary_key, "
+            "replica_identity = excluded.replica_identity, filenode = excluded.filenode, "
+            "inferred = excluded.inferred, read_position = excluded.read_position, "
+            "attributes = excluded.attributes, told = true "
+            "where excluded.told"
         ).format(sql.Identifier(schema, "table_versions")),
         [
             source_id,
@@ -224,6 +278,8 @@ def insert(
             version.filenode,
             version.inferred,
             version.read_position,
+            version.told,
+            version.attributes,
         ],
     )
 
@@ -233,4 +289,6 @@ def _without_place(version: StoredVersion) -> StoredVersion:
     columns = tuple(
         msgspec.structs.replace(column, stamp=0, filled=False) for column in version.columns
     )
-    return msgspec.structs.replace(version, columns=columns, read_position=0, place=(0, 0, 0))
+    return msgspec.structs.replace(
+        version, columns=columns, read_position=0, place=(0, 0, 0), told=False, attributes=0
+    )

@@ -98,7 +98,8 @@ def test_a_last_column_dropped_and_added_again_looks_like_the_same(tracked: Trac
     rows = at.changes()
     assert rows[2]["before"].get("v") is None
     assert (rows[2]["before"]["title"], rows[2]["after"]["v"]) == ("a", None)
-    was, now = ({c["name"]: c["number"] for c in each["columns"]} for each in versions(at))
+    was, between, now = ({c["name"]: c["number"] for c in each["columns"]} for each in versions(at))
+    assert between == {name: number for name, number in was.items() if name != "v"}
     assert (was["v"], now["v"]) == (3, 4)
     assert was.items() - {("v", 3)} == now.items() - {("v", 4)}
     statements = at.query(

@@ -74,6 +74,21 @@ def test_a_transactional_message_has_its_place_among_the_rows(tracked: Track) ->
     assert contexts(at) == {"1": {"n": 1}, "2": {"n": 1}, "3": {"n": 1}, "4": {"n": 2}}
 
 
+def test_a_message_may_be_sent_behind_the_change_that_its_record_ends_at(tracked: Track) -> None:
+    """Where a savepoint is released between the two: they have one place in the log."""
+    at = tracked(TODOS)
+    with at.source.transaction():
+        emit(at.source, '{"n": 1}')
+        insert(at.source, 1)
+        with at.source.transaction():
+            emit(at.source, '{"n": 2}')
+        insert(at.source, 2)
+        insert(at.source, 3)
+    assert kinds(sent(at), of="BIMC") == "BMIIMIC"
+
+    assert contexts(at) == {"1": {"n": 1}, "2": {"n": 2}, "3": {"n": 2}}
+
+
 def test_the_first_message_is_lost_with_the_savepoint_it_was_sent_in(tracked: Track) -> None:
     """Whoever rolls back to a savepoint sends the context again."""
     at = tracked(TODOS)

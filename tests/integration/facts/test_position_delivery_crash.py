@@ -227,7 +227,7 @@ def test_only_the_end_of_a_commit_acknowledges_it(raw: tuple[Tracked, str]) -> N
 
     last = commits(peek(at.source, at.settings.slot))[-1]
     assert len(at.changes()) == 3
-    assert confirmed(at.source, at.settings.slot) >= last[1]
+    until(lambda: confirmed(at.source, at.settings.slot) >= last[1], 60, "the slot moves")
     assert position(at.settings) >= confirmed(at.source, at.settings.slot)
 
 

@@ -31,6 +31,8 @@ huge = pytest.mark.skipif(
     not os.environ.get("BEMI_TEST_HUGE"),
     reason="takes half a minute and gigabytes: BEMI_TEST_HUGE=1 runs it",
 )
+# Gigabytes of memory: one after the other, whatever else runs.
+large = pytest.mark.xdist_group("gigabytes")
 
 
 def told(rows: list[Row], *names: str) -> list[Any]:
@@ -318,6 +320,7 @@ def test_identity_full_writes_more_wal(tracked: Track) -> None:
 
 
 @huge
+@large
 @pytest.mark.timeout(300)
 def test_identity_full_makes_a_row_over_1_gb_impossible_to_update(tracked: Track) -> None:
     """The whole old row would have to be logged in one piece."""
@@ -399,6 +402,7 @@ def test_1600_columns(tracked: Track) -> None:
     assert deleted["before"] == updated["after"]
 
 
+@large
 @pytest.mark.timeout(240)
 def test_jsonb_refuses_strings_and_rows_of_256_mb(tracked: Track) -> None:
     """Stored with them, a change would be refused for ever: they are left out, and that is said."""
@@ -420,6 +424,7 @@ def test_jsonb_refuses_strings_and_rows_of_256_mb(tracked: Track) -> None:
     ]
 
 
+@large
 @pytest.mark.timeout(240)
 def test_bytea_of_600_mb_stops_the_stream_for_ever(
     tracked: Track, make_database: MakeDatabase
@@ -450,6 +455,7 @@ def test_bytea_of_600_mb_stops_the_stream_for_ever(
 
 
 @huge
+@large
 @pytest.mark.timeout(300)
 def test_a_row_whose_text_is_over_1_gb_stops_the_stream_for_ever(tracked: Track) -> None:
     """A message has to fit into 1 GB: the sum of the values counts, where all are sent."""

@@ -92,7 +92,8 @@ create unique index on row_changes (committed_at, commit_position, ordinal, epoc
 create index on row_changes ("table", primary_key, commit_position);
 create index on row_changes ("table", previous_key) where previous_key is not null;
 create index on row_changes ("table", commit_position);
-create index on row_changes (commit_position);  -- a change by its id, too: see commit_position()
+-- A change by its id, too: see commit_position(). One of a commit of many by its ordinal.
+create index on row_changes (commit_position, ordinal);
 create index on row_changes (context_id);
 
 -- What readers see, whatever lies beneath. `context` must stay the bare column: wrapped in an

@@ -1,0 +1,1 @@
+"""The HTTP API: routes over the history, and who may ask what of them."""

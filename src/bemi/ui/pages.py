@@ -1,0 +1,54 @@
+"""All pages, and how errors look there."""
+
+from typing import Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from bemi.api.problems import Problem
+from bemi.ui import (
+    activity,
+    changes,
+    record,
+    revert,
+    signing,
+    sources,
+    table,
+    travel,
+    trends,
+    wishes,
+)
+from bemi.ui.rendering import page
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    signing.router,
+    wishes.router,
+    activity.router,
+    record.router,
+    changes.router,
+    revert.router,
+    travel.router,
+    table.router,
+    trends.router,
+    sources.router,
+)
+
+_KEPT: Final = ("retry-after", "www-authenticate", "allow")
+
+
+def error(request: Request, problem: Problem) -> Response:
+    """What failed, and what to do, for people."""
+    who = getattr(request.state, "principal", None)
+    shown = page(
+        request,
+        "error.html",
+        who,
+        problem.status_code,
+        title=problem.members["title"],
+        detail=problem.members["detail"],
+        fix=problem.members.get("fix"),
+    )
+    for name in _KEPT:
+        if name in problem.headers:
+            shown.headers[name] = problem.headers[name]
+    return shown
