@@ -7,6 +7,7 @@ import pytest
 
 from bemi.capture.definitions import read
 from bemi.capture.encodings import encoding_of
+from bemi.store.definitions import ForeignKey, foreign_keys
 from tests.integration.conftest import Track
 from tests.support.tracked import Tracked
 
@@ -170,3 +171,36 @@ def test_a_role_that_sees_little_reads_the_definitions(tracked: Track) -> None:
         oid = conn.execute("select 'pg_class'::regclass::oid::int").fetchone()
         assert oid is not None
         assert read(conn, [oid[0]], encoding_of("UTF8")) is not None
+
+
+def test_foreign_keys_of_a_table_are_told_from_both_sides(tracked: Track) -> None:
+    at = tracked(
+        "create table places (code text unique, x int, y int, primary key (y, x))",
+        "create table visits (id int primary key, x int, y int, place text references"
+        " places (code), earlier int references visits,"
+        " foreign key (x, y) references places (x, y) match full)",
+    )
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        visits, places = (
+            foreign_keys(conn, "bemi", at.settings.source, f"public.{name}")
+            for name in ("visits", "places")
+        )
+    key = ["y", "x"]
+    by_place = ForeignKey("public.visits", ["place"], "public.places", ["code"], key)
+    by_both = ForeignKey("public.visits", ["x", "y"], "public.places", ["x", "y"], key)
+    by_itself = ForeignKey("public.visits", ["earlier"], "public.visits", ["id"], ["id"])
+    assert sorted(visits, key=repr) == sorted([by_place, by_both, by_itself], key=repr)
+    assert sorted(places, key=repr) == sorted([by_place, by_both], key=repr)
+
+
+def test_a_column_that_is_referred_to_is_renamed(tracked: Track) -> None:
+    at = tracked(
+        "create table places (id int primary key)",
+        "create table visits (id int primary key, place int references places)",
+    )
+    at.source.execute("alter table places rename column id to number")
+    at.source.execute("insert into places values (1)")
+    at.catch_up()
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        (key,) = foreign_keys(conn, "bemi", at.settings.source, "public.visits")
+    assert (key.referenced, key.parent_key) == (["number"], ["number"])

@@ -62,6 +62,10 @@ select md5(string_agg(stamp, ' ' order by stamp)) from (
         select t.typrelid from pg_type t
         where t.oid in (select oid from made_of) and t.typrelid > 0)
     union all
+    select 'a' || a.attrelid || '.' || a.attnum || ':' || a.xmin from pg_constraint k
+    join pg_attribute a on a.attrelid = k.confrelid and a.attnum = any(k.confkey)
+    where k.conrelid in (select oid from relations)
+    union all
     select 'd' || d.oid || ':' || d.xmin from pg_attrdef d
     where d.adrelid in (select oid from relations)
     union all
@@ -128,6 +132,9 @@ select 'table', c.oid::bigint, convert_to(jsonb_build_object('schema', n.nspname
                 from unnest(k.conkey) with ordinality n (number, at)
                 join pg_attribute a on a.attrelid = k.conrelid and a.attnum = n.number),
             'references', nullif(k.confrelid, 0)::bigint,
+            'referenced', (select jsonb_agg(a.attname order by n.at)
+                from unnest(k.confkey) with ordinality n (number, at)
+                join pg_attribute a on a.attrelid = k.confrelid and a.attnum = n.number),
             'validated', k.convalidated
         ) order by k.contype, k.conname), '[]')
         from pg_constraint k

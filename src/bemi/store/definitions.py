@@ -153,3 +153,40 @@ def _fits(table: Definition, told: set[str]) -> bool:
     columns = (table.definition or {})["columns"]
     generated = {each["name"] for each in columns if each["generated"]}
     return {each["name"] for each in columns} - generated == told - generated
+
+
+class ForeignKey(msgspec.Struct, frozen=True):
+    """Of the tables that are tracked, by their names with their schemas. `parent_key`: the columns
+    of the parent's primary key, empty where it has none."""
+
+    child: str
+    columns: list[str]
+    parent: str
+    referenced: list[str]
+    parent_key: list[str]
+
+
+def foreign_keys(
+    conn: psycopg.Connection[Any], schema: str, source: str, table: str
+) -> list[ForeignKey]:
+    """Those of a table, and those that refer to it, as they were seen last."""
+    rows = conn.execute(
+        sql.SQL(
+            "with last as materialized ("
+            " select distinct on (oid) oid::bigint, schema || '.' || name as name, definition"
+            " from {definitions} where source = %(source)s and kind = 'table'"
+            " and epoch = (select max(epoch) from {definitions} where source = %(source)s)"
+            " order by oid, from_position desc)"
+            " select c.name, k -> 'columns', p.name, k -> 'referenced',"
+            " coalesce((select u -> 'columns'"
+            " from jsonb_array_elements(p.definition -> 'constraints') u"
+            " where u ->> 'kind' = 'p'), '[]')"
+            " from last c cross join jsonb_array_elements(c.definition -> 'constraints') k"
+            " join last p on p.oid = (k ->> 'references')::bigint and p.definition is not null"
+            " where c.definition is not null and k ->> 'kind' = 'f' and k ? 'referenced'"
+            " and (c.name = %(table)s or p.name = %(table)s)"
+            " order by p.name <> %(table)s desc, c.name, k ->> 'name'"
+        ).format(definitions=sql.Identifier(schema, "definitions")),
+        {"source": source, "table": table},
+    )
+    return [ForeignKey(*row) for row in rows.fetchall()]

@@ -17,8 +17,8 @@ def moment_of(text: str | None) -> datetime | None:
 
 
 def read(text: str | None) -> datetime | None:
-    """Raises `UsageError`."""
-    if text is None:
+    """None where none is picked. Raises `UsageError`."""
+    if not text:
         return None
     try:
         return times.parse(text, now=datetime.now(UTC))

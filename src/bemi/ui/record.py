@@ -4,7 +4,7 @@ other."""
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Annotated, Final, cast
+from typing import Annotated, Any, Final, cast
 from uuid import UUID
 
 import msgspec
@@ -27,12 +27,12 @@ from bemi.history.change import Change, Row
 from bemi.lsn import Lsn
 from bemi.store import completeness
 from bemi.store.reader import StoredChange
-from bemi.ui import links, moment
+from bemi.ui import links, moment, related, versions
 from bemi.ui.actors import Actor, actor_of
 from bemi.ui.rendering import iso, page
 from bemi.ui.telling import MOST_CHARACTERS, Line, name_of, tell
 from bemi.ui.undo import may_undo
-from bemi.ui.values import UNKNOWN, Shown, brief, named, pair, shown
+from bemi.ui.values import UNKNOWN, Shown, brief, is_replaced, named, pair, shown
 
 router = APIRouter()
 
@@ -110,6 +110,7 @@ def record(
             fix='look at the table and the key; a composite key is JSON, as ["7","2026-05-03"]',
         )
     table = _qualified(asked.table)
+    source = _source(asked, found["changes"])
     query = request.query_params.multi_items()
     first, following = links.pages("/record", query, found["next"])
     problem: BemiError | None = None
@@ -117,11 +118,16 @@ def record(
     then: Row | None = None
     uncertain: str | None = None
     compared: Compared | None = None
+    known: dict[str, Any] = {}
     try:
         if when is None:
-            setters = _setters(serving, who, table, asked.key, asked.source)
+            blamed = _blamed(serving, who, table, asked.key, asked.source)
+            setters = [_setter(each) for each in blamed]
+            known = {each.column: _known(each.column, each.value, each.change) for each in blamed}
         else:
             then, uncertain = _row(serving, who, when.isoformat(), table, asked.key, asked.source)
+            if then is not None:
+                known = {name: _known(name, value, then) for name, value in then.values.items()}
         if asked.a is not None and asked.b is not None:
             compared = _compared(serving, who, table, asked.a, asked.b, asked.source)
     except (UsageError, UnknownStateError) as error:
@@ -141,8 +147,14 @@ def record(
         compared=compared,
         picked=_picked(compared, found["changes"]),
         starts=_starts(found["changes"]) if may_undo(serving, who) else [],
-        back=_back(serving, who, when, asked, found["changes"]),
-        undone_of=_source(asked, found["changes"]),
+        back=_back(serving, who, when, asked, source),
+        undone_of=source,
+        related=related.of(serving, who, source, table, known),
+        version=lambda when: links.url(
+            "/record",
+            {"table": asked.table, "key": asked.key, "source": asked.source, "moment": when},
+        ),
+        slider=versions.slider(serving, who, filters, when),
         problem=problem,
         first=first,
         following=following,
@@ -176,13 +188,12 @@ def _back(
     who: Principal,
     when: datetime | None,
     asked: OfRecord,
-    changes: list[StoredChange],
+    source: str | None,
 ) -> str:
     """The plan that makes the record again what it was at the moment."""
     if when is None or not may_undo(serving, who):
         return ""
     since = iso(when + timedelta(microseconds=1))
-    source = _source(asked, changes)
     query = {"table": asked.table, "key": asked.key, "source": source, "since": since}
     return links.url("/revert", query)
 
@@ -216,12 +227,17 @@ def _find(request: Request, who: Principal, serving: Serving, asked: OfRecord) -
     )
 
 
-def _setters(
+def _blamed(
     serving: Serving, who: Principal, table: str, key: str, source: str | None
-) -> list[Setter]:
+) -> list[Blame]:
     names = columns(serving, who, table)
     found = serving.archive.history.blame(table, key, source=source)
-    return [_setter(each) for each in found if names is None or each.column in names]
+    return [each for each in found if names is None or each.column in names]
+
+
+def _known(column: str, value: Any, of: Change | Row) -> Any:
+    """None for what only stands in the place of the value."""
+    return None if is_replaced(column, of.flags) else value
 
 
 def _setter(found: Blame) -> Setter:

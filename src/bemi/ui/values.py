@@ -54,6 +54,11 @@ def named(flags: Iterable[str], flag: str) -> list[str]:
     return [each.partition(":")[2] for each in flags if each.startswith(f"{flag}:")]
 
 
+def is_replaced(column: str, flags: Collection[str]) -> bool:
+    """Whether something stands in the place of the value."""
+    return any(f"{flag}:{column}" in flags for flag, _, _ in _REPLACED)
+
+
 def visible(text: str) -> str:
     """With each character that would not be seen, or would move others, spelled: `\\u202e`."""
     return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -1,5 +1,6 @@
 """The pages, as a browser without scripts gets them."""
 
+import html
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -118,6 +119,66 @@ def test_two_versions_of_a_record_beside_each_other(web: Web, grace: Reader) -> 
     other = web.get("/changes", table="pair")["changes"][0]["id"]
     page = grace.get("/record", table="todo", key="2", a=other, b=first)
     assert "is of another record" in page.text
+
+
+def test_related_records_are_told_by_foreign_keys(web: Web, grace: Reader) -> None:
+    page = grace.get("/record", table="child", key="1")
+    assert "refers to, by todo_id todo 2" in page.text
+    assert page.link(href="/record?table=public.todo&key=2&source=attic") is not None
+    page = grace.get("/record", table="todo", key="2")
+    assert "referred to, by todo_id changes of child, todo_id 2" in page.text
+    children = "/?table=public.child&after=todo_id%3D2&source=attic"
+    assert page.link(href=children) is not None
+    assert "created child 1" in grace.get(children).text
+    # Who may not see the other table is not told of it.
+    assert "Related records" not in reader(web, *SCOPES).get("/record", table="todo", key="2").text
+    # What it referred to then.
+    (insert,) = web.get("/changes", table="child")["changes"]
+    page = grace.get("/record", table="child", key="1", moment=insert["committed_at"])
+    (parent,) = [each for each in page.links if each.startswith("/record?table=public.todo")]
+    assert parse_qs(urlsplit(parent).query)["moment"] == [
+        insert["committed_at"].replace("Z", "+00:00")
+    ]
+
+
+def test_a_record_is_looked_at_version_by_version(web: Web, grace: Reader) -> None:
+    changes = web.get("/record/changes", table="todo", key="1")["changes"]
+    times = [each["committed_at"].replace("Z", "+00:00") for each in changes[::-1]]
+    assert len(times) == len({*times}) == 3
+    page = grace.get("/record", table="todo", key="1")
+    assert _versions(page) == ([*times, ""], "")
+    for when in times[1::-1]:
+        page = grace.get(_named(page, "one version earlier"))
+        assert _versions(page) == ([*times, ""], when)
+        assert "You are looking at" in page.text
+    assert "task paint price" in page.text
+    assert "one version earlier" not in page.text
+    page = grace.get(_named(page, "one version later"))
+    assert _versions(page) == ([*times, ""], times[1])
+    assert _versions(grace.get("/record", table="todo", key="1", moment="")) == ([*times, ""], "")
+
+
+def _versions(page: Page) -> tuple[list[str], str]:
+    """The moments on offer, and the one that is picked."""
+    (start,) = [
+        n
+        for n, (tag, given) in enumerate(page.elements)
+        if tag == "select" and given.get("id") == "version"
+    ]
+    options: list[dict[str, str]] = []
+    for tag, given in page.elements[start + 1 :]:
+        if tag != "option":
+            break
+        options.append(given)
+    (picked,) = [given["value"] for given in options if "selected" in given]
+    return [given["value"] for given in options], picked
+
+
+def _named(page: Page, text: str) -> str:
+    """Where the link with this text leads."""
+    found = re.search(f'<a href="([^"]*)">{text}</a>', page.source)
+    assert found is not None
+    return html.unescape(found[1])
 
 
 def _picked(page: Page) -> list[tuple[str, str]]:

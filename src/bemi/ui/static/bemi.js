@@ -82,6 +82,23 @@ if (fresh) {
   document.addEventListener("visibilitychange", look);
 }
 
+// A slider beside the list that it moves through. It is let go to look, or Enter is pressed.
+for (const range of document.querySelectorAll("[data-slider]")) {
+  const list = document.getElementById(range.dataset.slider);
+  const tell = () => range.setAttribute("aria-valuetext", list.selectedOptions[0].textContent);
+  range.value = list.selectedIndex;
+  range.addEventListener("input", () => {
+    list.selectedIndex = range.value;
+    tell();
+  });
+  range.addEventListener("pointerup", () => list.form.requestSubmit());
+  list.addEventListener("change", () => {
+    range.value = list.selectedIndex;
+    tell();
+  });
+  tell();
+}
+
 if (navigator.clipboard) {
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = false;
