@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from bemi.api.app import application
 from bemi.api.archive import Archive
+from bemi.api.connecting import Connector
 from bemi.api.envelope import Envelope
 from bemi.api.origins import origin_of
 from bemi.api.routing import STATIC, require_guards
@@ -88,6 +89,7 @@ def run(
     public_url: str | None,
     trusted_proxies: Sequence[str],
     write_urls: Mapping[str, str],
+    connector: Connector | None,
     sign_in_link: bool,
     say: Callable[[str], None],
     keeps_accesses: timedelta = KEEPS_ACCESSES,
@@ -104,6 +106,7 @@ def run(
             archive,
             origins,
             write_urls=write_urls,
+            connector=connector,
             keeps_accesses=keeps_accesses,
         )
         link = _link(serving, wanted=sign_in_link)

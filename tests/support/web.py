@@ -18,6 +18,7 @@ from bemi.api.archive import Archive
 from bemi.api.envelope import Envelope
 from bemi.api.limits import Limits
 from bemi.api.serving import Serving
+from bemi.capture.connector import Connector
 from bemi.config import Settings
 from bemi.store import people
 from bemi.store.people import Role
@@ -89,7 +90,11 @@ class Web:
 
 @contextmanager
 def serve(
-    settings: Settings, *, limits: Limits | None = None, write_urls: Mapping[str, str] | None = None
+    settings: Settings,
+    *,
+    limits: Limits | None = None,
+    write_urls: Mapping[str, str] | None = None,
+    connector: Connector | None = None,
 ) -> Iterator[Web]:
     listener = server.listen("127.0.0.1", 0)
     origins = server.origins_of("127.0.0.1", listener.getsockname()[1], None)
@@ -98,6 +103,7 @@ def serve(
             archive,
             origins,
             write_urls={settings.source: settings.write_url} if write_urls is None else write_urls,
+            connector=connector or Connector({settings.source: settings}),
             limits=limits or Limits(asked=UNLIMITED, refused=UNLIMITED),
         )
         app = server.build(serving)

@@ -55,6 +55,7 @@ def application(
             yield
             tasks.cancel_scope.cancel()
         serving.streams.close()
+        serving.lives.close()
         await anyio.to_thread.run_sync(serving.background.close)
 
     app = _Application(

@@ -8,8 +8,10 @@ from fastapi import Depends, Request
 
 from bemi.api.archive import Archive
 from bemi.api.background import Background
+from bemi.api.connecting import Connector
 from bemi.api.exports import Exports
 from bemi.api.limits import Limits
+from bemi.api.lives import Lives
 from bemi.api.metrics import Metrics
 from bemi.api.origins import host_of
 from bemi.api.places import Places
@@ -28,7 +30,7 @@ QUESTIONS_OF_ONE: Final = 6
 
 class Serving:
     """`origins`: those under which it is reached, the first of which goes into links. `write_urls`:
-    by the names of their sources, for reverts."""
+    by the names of their sources, for reverts. `connector`: what looks at sources themselves."""
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class Serving:
         origins: tuple[str, ...],
         *,
         write_urls: Mapping[str, str] | None = None,
+        connector: Connector | None = None,
         limits: Limits | None = None,
         keeps_accesses: timedelta = KEEPS_ACCESSES,
     ) -> None:
@@ -44,6 +47,8 @@ class Serving:
         self.origins = frozenset(origins)
         self.hosts = frozenset(map(host_of, origins))
         self.write_urls = write_urls or {}
+        self.connector = connector
+        self.lives = Lives(archive, connector)
         self.limits = limits or Limits()
         self.keeps_accesses = keeps_accesses
         self.metrics = Metrics(archive)

@@ -5,7 +5,7 @@ the rest. What is merely unwise keeps nobody from working.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import psycopg
@@ -22,27 +22,33 @@ Connection = psycopg.Connection[Any]
 
 def diagnose(settings: Settings, *, clock: Callable[[], float] = time.time) -> list[Finding]:
     """Run all checks, in the order in which they rest on each other."""
+    return list(findings(settings, clock=clock))
+
+
+def findings(settings: Settings, *, clock: Callable[[], float] = time.time) -> Generator[Finding]:
+    """The same, each as soon as it is found. What was connected to is let go in the end."""
     servers = checks.Servers(settings, clock)
-    findings: dict[str, Finding] = {}
+    found: dict[str, Finding] = {}
     try:
         for check in checks.CHECKS:
-            failed = [
-                name for name in check.needs if findings[name].level in ("failure", "not checked")
-            ]
-            if failed:
-                message = f"not checked, because of: {', '.join(failed)}"
-                findings[check.name] = Finding(check.name, "not checked", message)
-                continue
-            try:
-                findings[check.name] = check.look(servers)
-            except BemiError as error:
-                findings[check.name] = Finding(check.name, "failure", str(error), error.fix)
-            except psycopg.Error as error:
-                message = (error.diag.message_primary or str(error)).strip()
-                findings[check.name] = Finding(check.name, "failure", message)
+            found[check.name] = _finding(servers, check, found)
+            yield found[check.name]
     finally:
         servers.close()
-    return list(findings.values())
+
+
+def _finding(servers: checks.Servers, check: checks.Check, found: Mapping[str, Finding]) -> Finding:
+    failed = [name for name in check.needs if found[name].level in ("failure", "not checked")]
+    if failed:
+        message = f"not checked, because of: {', '.join(failed)}"
+        return Finding(check.name, "not checked", message)
+    try:
+        return check.look(servers)
+    except BemiError as error:
+        return Finding(check.name, "failure", str(error), error.fix)
+    except psycopg.Error as error:
+        message = (error.diag.message_primary or str(error)).strip()
+        return Finding(check.name, "failure", message)
 
 
 def require(

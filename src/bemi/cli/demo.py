@@ -245,7 +245,7 @@ def _stay(server: "Server", settings: "Settings", worker: _Worker) -> None:
 
 def _serve(settings: "Settings", connection: "psycopg.Connection[Any]") -> None:
     """Serves the history until Ctrl-C or SIGTERM, while the application goes on."""
-    from bemi.cli.serve import served
+    from bemi.cli.serve import connector, served
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -263,6 +263,7 @@ def _serve(settings: "Settings", connection: "psycopg.Connection[Any]") -> None:
             public_url=None,
             trusted_proxies=(),
             write_urls={settings.source: settings.write_url},
+            connector=connector({settings.source: settings}),
             sign_in_link=False,
             say=_say,
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from bemi.cli.options import SettingsFlags
 
 if TYPE_CHECKING:
-    from bemi.capture.checks.finding import Price
+    from bemi.observed import Price
 
 _FIGURES: Final = 5
 """Tables whose figures are shown; --json has all."""

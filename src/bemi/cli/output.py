@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from bemi import amounts
 from bemi.errors import UncertainWarning
 from bemi.lsn import Lsn
 from bemi.times import spell
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+count, size, span = amounts.count, amounts.size, amounts.span
 
 # Control characters, and those that turn the direction of the text around them.
 _COMMANDING: Final = re.compile(
@@ -121,30 +124,6 @@ def members(raw: msgspec.Raw) -> dict[str, str]:
 
 def shortened(value: str, length: int = _LONGEST_VALUE) -> str:
     return value if len(value) <= length else f"{value[: length - 1]}…"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 gap`, `2 gaps`."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
-
-
-def size(number: float) -> str:
-    """Bytes as people read them: `512 B`, `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(number) < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
-
-
-def span(seconds: float) -> str:
-    """A time as people read it: `0.4 s`, `12 s`, `5 min`, `3 h`, `2 days`."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    for limit, unit, divisor in ((90, "s", 1), (5400, "min", 60), (129_600, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / divisor:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"
 
 
 def print_changes(

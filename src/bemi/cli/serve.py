@@ -1,14 +1,19 @@
 """`bemi serve`: the history over HTTP, for programs and people."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from bemi.cli.options import Names, SourcesFlags, Text
 from bemi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bemi.capture.connector import Connector
+    from bemi.config import Settings
 
 
 def command(
@@ -52,6 +57,7 @@ def command(
 
     server = served()
     where = connection.history()
+    settings = _settings(connection)
     logs.start(log_format)
     for name in ("uvicorn.error", "psycopg.pool"):
         _lend_log(name)
@@ -62,7 +68,8 @@ def command(
         port=port,
         public_url=public_url,
         trusted_proxies=trusted_proxy,
-        write_urls=_write_urls(connection),
+        write_urls={each.source: each.write_url for each in settings},
+        connector=connector({each.source: each for each in settings}),
         sign_in_link=sign_in_link,
         keeps_accesses=timedelta(days=keep_accesses),
         say=lambda line: print(output.printable(line), flush=True),
@@ -82,13 +89,20 @@ def served() -> ModuleType:
     return server
 
 
-def _write_urls(connection: SourcesFlags) -> dict[str, str]:
-    """By the names of their sources; none where no source is set: who only reads needs none."""
+def connector(settings: "Mapping[str, Settings]") -> "Connector":
+    """What the server looks at sources with."""
+    from bemi.capture.connector import Connector
+
+    return Connector(settings)
+
+
+def _settings(connection: SourcesFlags) -> "Sequence[Settings]":
+    """Of the sources; none where no source is set: who only reads needs none."""
     from bemi import config
 
     if not (config.is_set("source_url", path=connection.config) or connection.source_url):
-        return {}
-    return {each.source: each.write_url for each in connection.several(())}
+        return ()
+    return connection.several(())
 
 
 def _lend_log(name: str) -> None:

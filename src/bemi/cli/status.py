@@ -15,8 +15,8 @@ from bemi.errors import BemiError, ConfigError, UsageError
 from bemi.times import spell
 
 if TYPE_CHECKING:
-    from bemi.cli.live import Live
     from bemi.config import Settings
+    from bemi.observed import Live
     from bemi.store.completeness import SourceCoverage
     from bemi.store.reader import SourceStatus
 
@@ -56,8 +56,8 @@ def command(
         Print one JSON value: `sources` and `findings`. Each source has `live`, which is null where
         it is not in the settings or can't be asked; with --coverage it has `coverage` in its place.
     """
+    from bemi.capture import live
     from bemi.capture.tables import with_remembered_rules
-    from bemi.cli import live
     from bemi.connections import connect, explained
     from bemi.store import amiss, completeness, reader, schema_version
     from bemi.store import sources as stored
@@ -217,7 +217,7 @@ def _print(
     strangers: Set[str],
 ) -> None:
     """`strangers`: sources that are not in the settings, though others are."""
-    from bemi.cli import live
+    from bemi import observed
     from bemi.store.covered import summary
 
     if not sources:
@@ -228,7 +228,7 @@ def _print(
         if source.position is not None:
             rows.append(("coverage", summary(covered[source.source])))
         if asked is not None:
-            rows += live.rows(asked, paused=source.paused_at is not None)
+            rows += observed.rows(asked, paused=source.paused_at is not None)
         if source.source in strangers and source.removed_at is None:
             rows.append(
                 ("settings", "not in them, so its worker is not of these; its slot keeps WAL")

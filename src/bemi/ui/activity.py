@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from bemi.amounts import count
 from bemi.api import showing
 from bemi.api.access import Viewer
 from bemi.api.asking import Chosen, Listed, Text
@@ -27,7 +28,7 @@ from bemi.ui.actors import Actor
 from bemi.ui.chips import ADDABLE, chips, chosen, hidden
 from bemi.ui.empty import Empty, reason
 from bemi.ui.histogram import Histogram, histogram
-from bemi.ui.rendering import count, iso, page
+from bemi.ui.rendering import iso, page
 from bemi.ui.telling import Bit, Sentence, Told, actor_bits, listed, name_of, tell
 from bemi.ui.undo import may_undo
 

@@ -11,11 +11,12 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import QueryCanceled
 
+from bemi.amounts import count
 from bemi.history import trends
 from bemi.store.filters import Filters
 from bemi.store.trends import Count, Every
 from bemi.ui import links
-from bemi.ui.rendering import count, iso
+from bemi.ui.rendering import iso
 
 HEIGHT: Final = 100
 PATIENCE: Final = 5000

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from bemi.amounts import count
 from bemi.api import showing
 from bemi.api.principals import Principal
 from bemi.api.routes.changes import one
@@ -16,7 +17,6 @@ from bemi.history.effect import Action
 from bemi.history.plan import Conflict, PlannedField, PlannedRow
 from bemi.history.planning import Plan
 from bemi.ui import links
-from bemi.ui.rendering import count
 from bemi.ui.telling import MOST_CHARACTERS, Told, name_of, tell
 from bemi.ui.values import Shown as Value
 from bemi.ui.values import brief, pair, visible

@@ -9,6 +9,7 @@ import jinja2
 from fastapi import Request
 from starlette.responses import HTMLResponse, Response
 
+from bemi.amounts import count, size
 from bemi.api.principals import Principal
 from bemi.times import spell
 from bemi.ui import links
@@ -52,11 +53,6 @@ def clock(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()
 
 
-def count(number: int, noun: str) -> str:
-    """`1 column`, `2 columns`."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
-
-
 _templates: Final = jinja2.Environment(
     loader=jinja2.FunctionLoader(
         lambda name: (
@@ -76,7 +72,7 @@ _templates.filters |= {
     "clock": clock,
     "visible": visible,
 }
-_templates.globals |= {"count": count}
+_templates.globals |= {"count": count, "size": size}
 
 
 def page(

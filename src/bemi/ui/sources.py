@@ -1,12 +1,16 @@
 """The sources: how far the history of each is, what is complete of its tables, and what needs
 somebody."""
 
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from bemi import observed
+from bemi.amounts import span
 from bemi.api.access import Viewer
 from bemi.api.asking import Asked, Text
 from bemi.api.routes import sources as of_api
@@ -21,6 +25,9 @@ router = APIRouter()
 _TABLES: Final = 300
 _SILENT: Final = 60.0
 """Seconds without a checkpoint, which an idle worker writes every ten."""
+_OFTEN: Final = 3
+"""Seconds after which a page that is looked at is read again, while a baseline runs; else:"""
+_SELDOM: Final = 30
 _WORDS: Final = {
     "ok": "captured",
     "paused": "paused",
@@ -42,8 +49,19 @@ class Table(msgspec.Struct, frozen=True):
     missing: list[str]
 
 
+class Baseline(msgspec.Struct, frozen=True):
+    """One that runs. `most`: about how many rows there are, 0 where that is not known."""
+
+    table: str
+    rows: int
+    most: int
+    begun_at: datetime
+    left: str
+
+
 class Source(msgspec.Struct, frozen=True):
-    """`more`: tables that are not in `tables`."""
+    """`more`: tables that are not in `tables`. `live`: what it says itself, where it may be
+    told and is known."""
 
     name: str
     health: str
@@ -54,22 +72,40 @@ class Source(msgspec.Struct, frozen=True):
     missing: list[str]
     tables: list[Table]
     more: int
+    baselines: list[Baseline]
+    live: dict[str, Any] | None
+    facts: list[tuple[str, str]]
 
 
 @router.get("/sources")
 def sources(
     request: Request, who: Viewer, serving: Served, _asked: Annotated[Asking, Query()]
 ) -> Response:
-    found = [_source(*each) for each in of_api.seen(serving, who)]
+    lives = (
+        {each["source"]: each for each in of_api.lives(serving, who)} if who.scope is None else {}
+    )
+    seen = of_api.seen(serving, who)
+    found = [_source(*each, lives.pop(each[0]["source"], None)) for each in seen]
     reason: empty.Empty | None = None
     if not found:
         with serving.archive.connected() as conn:
             reason = empty.reason(conn, serving.archive.schema, who, [])
-    return page(request, "sources.html", who, sources=found, empty=reason, json="/api/v1/sources")
+    return page(
+        request,
+        "sources.html",
+        who,
+        sources=found,
+        strangers=[*lives.values()],
+        empty=reason,
+        again=_OFTEN if any(each.baselines for each in found) else _SELDOM,
+        json="/api/v1/sources",
+    )
 
 
-def _source(given: dict[str, Any], covered: SourceCoverage) -> Source:
+def _source(given: dict[str, Any], covered: SourceCoverage, live: dict[str, Any] | None) -> Source:
     health, age = given["health"], given["age"]
+    estimates = {} if live is None else live["estimates"]
+    said = None if live is None else live["live"]
     return Source(
         name=given["source"],
         health=health,
@@ -80,7 +116,22 @@ def _source(given: dict[str, Any], covered: SourceCoverage) -> Source:
         missing=[missing_words(each) for each in covered.missing],
         tables=[_table(each, covered.source) for each in covered.tables[:_TABLES]],
         more=max(0, len(covered.tables) - _TABLES),
+        baselines=[*_baselines(covered, estimates)],
+        live=live,
+        facts=[] if said is None else observed.rows(said, paused=given["paused_at"] is not None),
     )
+
+
+def _baselines(covered: SourceCoverage, estimates: Mapping[int, int]) -> Iterator[Baseline]:
+    now = datetime.now(UTC)
+    for each in covered.tables:
+        if each.state == "baseline_running" and each.baseline is not None:
+            rows, most = each.baseline.rows, estimates.get(each.relation, 0)
+            taken = (now - each.baseline.started_at).total_seconds()
+            left = (most - rows) * taken / rows if 0 < rows < most else 0
+            yield Baseline(
+                each.name, rows, most, each.baseline.started_at, span(left) if left else ""
+            )
 
 
 def _table(table: TableCoverage, source: str) -> Table:

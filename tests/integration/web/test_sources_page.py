@@ -1,10 +1,18 @@
 """The page of the sources: what is complete, and what needs somebody, with the command for it."""
 
-import pytest
+from dataclasses import replace
 
+import psycopg
+import pytest
+from playwright.sync_api import Browser, expect
+
+from bemi.capture.connector import Connector
+from bemi.store import baselines, checkpoint
 from tests.integration.conftest import Track
 from tests.support.hostile import TABLE
 from tests.support.reading import reader
+from tests.support.screens import opened
+from tests.support.tracked import Tracked
 from tests.support.web import Web, serve
 
 
@@ -68,3 +76,71 @@ def test_names_of_tables_are_text(hostile_web: Web) -> None:
     page = reader(hostile_web).get("/sources")
     assert TABLE in page.text
     assert "<img" not in page.source
+
+
+def test_a_source_says_itself_how_it_is(web: Web) -> None:
+    page = reader(web).get("/sources")
+    assert "worker not connected: bemi run starts one" in page.text
+    assert "kept WAL" in page.text
+    assert "of WAL tracked 5 tables" in page.text
+    (told,) = web.get("/sources/live")["sources"]
+    assert told["source"] == "attic"
+    assert told["problem"] is None
+    assert told["live"]["retained_bytes"] >= 0
+    assert told["live"]["slot_active"] is False
+    # Names of tables are in it.
+    part = {"table": "public.todo"}
+    assert "kept WAL" not in reader(web, part).get("/sources").text
+    scoped = web.client(web.token("viewer", [part]))
+    assert scoped.get("/api/v1/sources/live").status_code == 403
+
+
+def test_a_source_that_is_away_does_not_hold_up_the_page(web: Web) -> None:
+    settings = replace(web.settings, source_url="postgresql://x:topsecret9@127.0.0.1:1/gone")
+    new = replace(settings, source="new")
+    with serve(web.settings, connector=Connector({"attic": settings, "new": new})) as away:
+        page = reader(away, role="admin").get("/sources")
+        assert "can't connect to the source 127.0.0.1:1/gone" in page.text
+        assert "new: it is in the settings, but not in this history yet; run bemi init" in page.text
+        assert "todo" in page.text
+        assert "topsecret9" not in page.source
+        page = reader(away).get("/sources")
+        assert "it can't be asked just now; an admin sees why" in page.text
+        assert "127.0.0.1:1/" not in page.source
+
+
+def ask_for_baselines(at: Tracked) -> None:
+    with psycopg.connect(at.settings.destination_url, autocommit=True) as conn:
+        held = checkpoint.read(conn, "bemi", at.settings.source)
+        assert held is not None
+        wanted = baselines.intervals(conn, "bemi", held.source_id)
+        baselines.ask(conn, "bemi", held.source_id, wanted)
+
+
+def test_baselines_are_told_while_they_run(
+    tracked: Track, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = tracked(
+        "create table todo (id int primary key)",
+        "insert into todo select generate_series(1, 4000)",
+        "analyze todo",
+    )
+    at.catch_up()
+    ask_for_baselines(at)
+    stored = "update bemi.baselines set rows = %s"
+    at.destination.execute(stored, [1000])
+    monkeypatch.setattr("bemi.ui.sources._OFTEN", 0.2)
+    monkeypatch.setattr("bemi.api.lives.LASTS", 0)
+    with serve(at.settings) as web, opened(chromium, web, 390, "dark") as screen:
+        page = screen.page
+        page.goto(f"{web.base}/sources")
+        bar = page.get_by_role("progressbar", name="Baseline of public.todo")
+        expect(bar).to_have_attribute("max", "4000")
+        expect(bar).to_have_attribute("value", "1000")
+        expect(page.locator(".running")).to_contain_text("1,000 rows of about 4,000, begun")
+        screen.is_accessible("sources-running")
+        at.destination.execute(stored, [3000])
+        # The page finds out by itself.
+        expect(bar).to_have_attribute("value", "3000")
+        at.destination.execute("update bemi.baselines set finished_at = now()")
+        expect(bar).to_have_count(0)

@@ -1,6 +1,6 @@
 """Sources and how they are; tables and what is complete of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from bemi.api import shapes
+from bemi.api import shapes, shapes_of_sources
 from bemi.api.access import Viewer
 from bemi.api.answers import json_of
 from bemi.api.asking import OfSource, Text
+from bemi.api.lives import PATIENCE, Told
 from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
 from bemi.api.serving import Served, Serving
@@ -62,6 +63,38 @@ def coverage(
     """Of each table from where to where its changes are complete, and what is missing and why."""
     found = [completeness.as_json(each) for each in _coverage(serving, asked, who)]
     return json_of(request, {"coverage": found})
+
+
+@router.get("/sources/live", **told(shapes_of_sources.Lives))
+def live(request: Request, who: Viewer, serving: Served) -> Response:
+    """What the sources that the server has in its settings say themselves, some seconds ago at
+    most: slot and WAL that is kept for it, lag, tables that are not tracked; and how far baselines
+    are. That takes the right to see all tables."""
+    return json_of(request, {"sources": [*lives(serving, who)]})
+
+
+def lives(serving: Serving, who: Principal) -> Iterator[dict[str, Any]]:
+    """One for each source that the server has in its settings. Why one could not be asked is told
+    to admins alone, since it may name hosts. Raises `ForbiddenError`."""
+    who.require_all("what the sources say themselves")
+    for name, found in serving.lives.now().items():
+        seen = None if found is None else found.seen
+        yield {
+            "source": name,
+            "asked_at": None if found is None else found.asked_at,
+            "live": None if seen is None else seen.live,
+            "findings": [] if seen is None else seen.findings,
+            "estimates": {} if seen is None else seen.estimates,
+            "problem": None if seen is not None else _problem(found, who),
+        }
+
+
+def _problem(found: Told | None, who: Principal) -> dict[str, str | None]:
+    if found is None:
+        return {"reason": f"it did not answer within {PATIENCE:g} s", "fix": None}
+    if not who.may("admin"):
+        return {"reason": "it can't be asked just now; an admin sees why", "fix": None}
+    return {"reason": found.reason, "fix": found.fix}
 
 
 def seen(serving: Serving, who: Principal) -> list[tuple[dict[str, Any], SourceCoverage]]:

@@ -7,9 +7,20 @@ them in the order in which they rest on each other.
 from typing import Final
 
 from bemi.capture.checks import ddl, destination, identity, published, source
-from bemi.capture.checks.finding import Check, Finding, Servers
+from bemi.capture.checks.finding import Check, Servers
+from bemi.observed import Finding
 
-__all__ = ["CHECKS", "Finding", "Servers", "ddl", "destination", "identity", "published", "source"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "Servers",
+    "ddl",
+    "destination",
+    "identity",
+    "published",
+    "source",
+]
 
 CHECKS: Final = (
     Check("source", source.reachable),

@@ -1,7 +1,8 @@
 """Whether the source's event triggers record DDL, where that was asked for."""
 
 from bemi.capture import event_triggers
-from bemi.capture.checks.finding import Finding, Servers, source_of, stored_source
+from bemi.capture.checks.finding import Servers, source_of, stored_source
+from bemi.observed import Finding
 
 _FIX = "run `bemi init --ddl`; where its role may not, it prints the SQL for a superuser"
 

@@ -7,7 +7,6 @@ from psycopg import sql
 
 from bemi.capture.checks.finding import (
     Connection,
-    Finding,
     Servers,
     destination_of,
     encryption,
@@ -16,6 +15,7 @@ from bemi.capture.checks.finding import (
     missing,
 )
 from bemi.connections import Role, connect, describe, first_line
+from bemi.observed import Finding
 from bemi.store import checkpoint, schema_version
 
 CLOCK_TOLERANCE: Final = 2.0

@@ -4,7 +4,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 
@@ -14,43 +14,13 @@ from bemi.capture.slot import Slot
 from bemi.capture.tables import TableState, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import Role
+from bemi.observed import Finding
 from bemi.store import checkpoint, sources
 
-Level = Literal["ok", "warning", "failure", "not checked"]
 Connection = psycopg.Connection[Any]
 
 FEW: Final = 10
 """So many names in a message; the rest are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    check: str
-    level: Level
-    message: str
-    fix: str | None = None
-    figures: "tuple[Price, ...]" = ()
-    """Of each table, where the finding is about figures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What both replica identities of a table cost a day; None is what can't be told.
-
-    `identity` is the present one, `default` for one that logs the key alone.
-    """
-
-    table: str
-    identity: Literal["default", "full"]
-    changes_a_day: float
-    """Updates and deletes."""
-    row_bytes: float | None
-    """The average old row, large values included."""
-    full_wal_bytes_a_day: float | None
-    """That FULL adds to the log."""
-    default_lookups_a_day: float
-    """That DEFAULT needs in the history."""
-    default_lookup_seconds_a_day: float | None
 
 
 @dataclass(slots=True)

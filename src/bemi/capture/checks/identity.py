@@ -13,8 +13,9 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from bemi.capture.checks.finding import Connection, Finding, Price, Servers, source_of
+from bemi.capture.checks.finding import Connection, Servers, source_of
 from bemi.capture.tables import LOCK_TIMEOUT_MS
+from bemi.observed import Finding, Price
 from bemi.store import checkpoint, images
 from bemi.store.images import Wanted
 

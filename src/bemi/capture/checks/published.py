@@ -7,7 +7,6 @@ from psycopg import conninfo
 from bemi.capture import publication, slot
 from bemi.capture.checks.finding import (
     FEW,
-    Finding,
     Servers,
     fetch_value,
     fixes_of,
@@ -17,6 +16,7 @@ from bemi.capture.checks.finding import (
     source_of,
 )
 from bemi.capture.tables import survey, unmatched_rules
+from bemi.observed import Finding
 
 
 def trackable(servers: Servers) -> Finding:

@@ -3,17 +3,11 @@
 from typing import Final
 
 from bemi.capture import slot
-from bemi.capture.checks.finding import (
-    Finding,
-    Servers,
-    encryption,
-    fetch_row,
-    fetch_value,
-    source_of,
-)
+from bemi.capture.checks.finding import Servers, encryption, fetch_row, fetch_value, source_of
 from bemi.capture.encodings import encoding_of
 from bemi.connections import connect, describe
 from bemi.errors import RefusedError, SetupError
+from bemi.observed import Finding
 
 OLDEST: Final = 14
 NEWEST: Final = 18

@@ -99,8 +99,9 @@ for (const range of document.querySelectorAll("[data-slider]")) {
   tell();
 }
 
-if (navigator.clipboard) {
-  for (const button of document.querySelectorAll("[data-copy]")) {
+function letCopy() {
+  if (!navigator.clipboard) return;
+  for (const button of document.querySelectorAll("[data-copy][hidden]")) {
     button.hidden = false;
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(button.dataset.copy);
@@ -108,3 +109,24 @@ if (navigator.clipboard) {
     });
   }
 }
+letCopy();
+
+// A part that is read again every so many seconds, while somebody looks and does nothing in it.
+async function readAgain() {
+  const part = document.querySelector("[data-again]");
+  const isUsed = part.contains(document.activeElement) || part.querySelector("details[open]");
+  if (!document.hidden && !isUsed) {
+    const answer = await fetch(location.href).catch(() => null);
+    if (answer?.redirected) return; // nobody is signed in any more
+    if (answer?.ok) {
+      const read = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const anew = read.querySelector("[data-again]");
+      if (anew) part.replaceWith(anew);
+      letCopy();
+    }
+  }
+  setTimeout(readAgain, 1000 * document.querySelector("[data-again]").dataset.again);
+}
+
+const again = document.querySelector("[data-again]");
+if (again) setTimeout(readAgain, 1000 * again.dataset.again);

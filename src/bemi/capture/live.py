@@ -1,72 +1,53 @@
-"""What the source itself says now, for `bemi status`: its slot, its log, its tables."""
+"""What a source itself says now: its slot, its log, its tables. Changes nothing there."""
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import msgspec
+import psycopg
 
-from bemi.cli import output
+from bemi.amounts import span
+from bemi.capture import publication
+from bemi.capture import slot as slots
+from bemi.capture.publication import Publication
+from bemi.capture.slot import Slot
+from bemi.capture.tables import TableState, survey
+from bemi.config import Settings
+from bemi.connections import connect, explained
+from bemi.lsn import Lsn
+from bemi.observed import Live, Problem
+from bemi.store.completeness import SourceCoverage
+from bemi.store.reader import SourceStatus
 
-if TYPE_CHECKING:
-    import psycopg
-
-    from bemi.capture.publication import Publication
-    from bemi.capture.slot import Slot
-    from bemi.capture.tables import TableState
-    from bemi.config import Settings
-    from bemi.store.completeness import SourceCoverage
-    from bemi.store.reader import SourceStatus
-
-_RATE_OVER: Final = 1.0
+RATE_OVER: Final = 1.0
 """Seconds between the two looks at the log that its rate is told from."""
 
 _SOON: Final = 3600.0
 """Seconds to the loss of the slot that an operator has to hear of: time to get up and to act."""
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """A table, and why it is not as it should be."""
-
-    table: str
-    reason: str
-    fix: str | None
-
-
-class Live(msgspec.Struct, frozen=True):
-    """What the source itself says now, of the slot and the tables of these settings.
-
-    `wal_rate` is in bytes a second, measured only where what is kept is bounded; at this rate,
-    and with no worker, the slot is lost after `seconds_to_full`. `uncovered` are tables that are
-    captured, of which it is not proven yet from where on they are complete.
-    """
-
-    slot_active: bool
-    wal_status: str | None
-    retained_bytes: int | None
-    safe_wal_size: int | None
-    wal_rate: float | None
-    seconds_to_full: float | None
-    behind_bytes: int | None
-    tracked: int
-    untracked: list[Problem]
-    failing: list[Problem]
-    uncovered: list[str]
-
-
 def ask(
-    settings: "Settings",
-    source: "SourceStatus",
-    covered: "SourceCoverage",
+    settings: Settings,
+    source: SourceStatus,
+    covered: SourceCoverage,
     findings: list[str],
 ) -> Live:
     """Asks the source; what an operator has to hear of is added to `findings`."""
-    from bemi.capture import publication
-    from bemi.capture import slot as slots
-    from bemi.capture.tables import survey
-    from bemi.connections import connect, explained
-    from bemi.lsn import Lsn
+    with connect(settings.source_url, what="source") as conn:
+        return look(conn, settings, source, covered, findings)
 
-    with connect(settings.source_url, what="source") as conn, explained("source"):
+
+def look(
+    conn: psycopg.Connection[Any],
+    settings: Settings,
+    source: SourceStatus,
+    covered: SourceCoverage,
+    findings: list[str],
+    *,
+    rate_over: float = RATE_OVER,
+) -> Live:
+    """The same on a connection; `rate_over`: seconds for which the log is watched, where that is
+    needed."""
+    with explained("source"):
         slot = slots.read(conn, source.slot)
         published = publication.read(conn, source.publication)
         states = survey(conn, settings)
@@ -75,7 +56,7 @@ def ask(
         ).fetchone()
         rate = None
         if slot is not None and slot.safe_wal_size is not None:
-            rate = _wal_rate(conn)
+            rate = _wal_rate(conn, rate_over)
     left = None if slot is None or rate is None else _time_left(slot, rate)
     findings += _of_publication(source, published)
     if slot is None:
@@ -97,7 +78,7 @@ def ask(
     elif left is not None and left < _SOON and _may_fill(slot):
         findings.append(
             f"{source.source}: its replication slot {source.slot} is lost in"
-            f" {output.span(left)}, when the WAL kept for it passes max_slot_wal_keep_size: start"
+            f" {span(left)}, when the WAL kept for it passes max_slot_wal_keep_size: start"
             " the worker, or raise the limit"
         )
     behind = None
@@ -129,7 +110,7 @@ def ask(
     )
 
 
-def _of_publication(source: "SourceStatus", found: "Publication | None") -> list[str]:
+def _of_publication(source: SourceStatus, found: Publication | None) -> list[str]:
     name = f"{source.source}: its publication {source.publication}"
     if found is None:
         again = "`bemi recover` makes it anew, and finds out what changed meanwhile"
@@ -140,7 +121,7 @@ def _of_publication(source: "SourceStatus", found: "Publication | None") -> list
     return []
 
 
-def _wal_rate(conn: "psycopg.Connection[Any]") -> float | None:
+def _wal_rate(conn: psycopg.Connection[Any], over: float) -> float | None:
     """Bytes a second that the whole source writes into its log just now."""
 
     def look() -> tuple[int, float] | None:
@@ -152,20 +133,20 @@ def _wal_rate(conn: "psycopg.Connection[Any]") -> float | None:
         return None if row is None or row[0] is None else (row[0], row[1])
 
     first = look()
-    time.sleep(_RATE_OVER)
+    time.sleep(over)
     last = look()
     if first is None or last is None or last[1] <= first[1]:
         return None
     return (last[0] - first[0]) / (last[1] - first[1])
 
 
-def _time_left(slot: "Slot", rate: float) -> float | None:
+def _time_left(slot: Slot, rate: float) -> float | None:
     """Seconds until the slot is lost at this rate, if it stays where it is. None: not at all."""
     room = max(slot.safe_wal_size or 0, 0)
     return room / rate if rate > 0 else None
 
 
-def _may_fill(slot: "Slot") -> bool:
+def _may_fill(slot: Slot) -> bool:
     """Whether that can be expected: not while a worker holds less than half of the room.
 
     Where WAL is written fast and little of it may be kept, every hour is less than one away.
@@ -175,44 +156,6 @@ def _may_fill(slot: "Slot") -> bool:
     return slot.retained >= slot.safe_wal_size
 
 
-def _problem(state: "TableState") -> Problem:
+def _problem(state: TableState) -> Problem:
     reason = state.reason or "it is not in the publication yet"
     return Problem(state.qualified, reason, state.fix)
-
-
-def rows(live: Live, *, paused: bool) -> list[tuple[str, str]]:
-    """What is shown of it: names and values."""
-    away = "not connected" if paused else "not connected: `bemi run` starts one"
-    shown = [("worker", "connected" if live.slot_active else away)]
-    if live.wal_status is not None:
-        kept = f"{output.size(live.retained_bytes or 0)}, {live.wal_status}"
-        if live.safe_wal_size is not None:
-            kept += f", {output.size(live.safe_wal_size)} more before the slot is lost"
-        elif live.wal_status != "lost":
-            kept += ", without a limit"
-        shown.append(("kept WAL", kept))
-    if live.wal_rate is not None:
-        shown.append(("time to full", _time_to_full(live)))
-    if live.behind_bytes is not None:
-        shown.append(("behind", f"{output.size(live.behind_bytes)} of WAL"))
-    tables = output.count(live.tracked, "table")
-    if live.untracked:
-        tables += f", {len(live.untracked)} not tracked"
-    shown.append(("tracked", tables))
-    if live.uncovered:
-        shown.append(
-            (
-                "not yet sure",
-                f"{', '.join(live.uncovered)}: from where on it is complete; a worker finds out",
-            )
-        )
-    return shown
-
-
-def _time_to_full(live: Live) -> str:
-    assert live.wal_rate is not None
-    if live.seconds_to_full is None:
-        return "nothing is written into the log just now"
-    rate = f"at {output.size(live.wal_rate)}/s"
-    held = ", if the worker stopped" if live.slot_active else ", if no worker is started"
-    return f"{output.span(live.seconds_to_full)} {rate}{held}"
