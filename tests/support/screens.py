@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request
 
 from bemi.store import people
+from bemi.store.people import Role
 from tests.support.web import Web
 
 SCREENSHOTS: Final = os.environ.get("BEMI_TEST_SCREENSHOTS")
@@ -64,6 +65,7 @@ def opened(
     scheme: Literal["light", "dark"],
     *,
     signed_in: bool = True,
+    role: Role = "editor",
     **given: Any,
 ) -> Iterator[Screen]:
     """Whatever the browser complains of, asks people or loads from elsewhere is an
@@ -74,7 +76,7 @@ def opened(
     )
     if signed_in:
         name = f"grace {people.new_secret()[:8]}"
-        _, session = web.person(name, "editor")
+        _, session = web.person(name, role)
         context.add_cookies([{"name": web.serving.cookie, "value": session, "url": web.base}])
     page = context.new_page()
 

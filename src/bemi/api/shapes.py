@@ -222,6 +222,7 @@ class Token(BaseModel):
     name: str
     role: Role
     scopes: list[Entry] | None
+    person: int | None = Field(description="Number of who made it.")
     created_by: str
     created_at: datetime
     expires_at: datetime | None
@@ -242,6 +243,7 @@ class Access(BaseModel):
     at: datetime
     actor: str
     kind: Literal["person", "token"]
+    by: str | None = Field(description="Who it is, as `person 3`.")
     address: str
     action: str
     asked: dict[str, Any]

@@ -17,16 +17,29 @@ from bemi.store.reader import JsonAsItIs
 
 
 class Access(msgspec.Struct, frozen=True):
-    """`action` as in `GET /api/v1/changes`; `asked`: its parameters."""
+    """`actor`: the name by then; `by`: who it is, as `person 3`, where that is known; `action`: as
+    in `GET /api/v1/changes`; `asked`: its parameters."""
 
     id: int
     at: datetime
     actor: str
     kind: str
+    by: str | None
     address: str
     action: str
     asked: msgspec.Raw
     allowed: bool
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which accesses: those of which all is true that is given."""
+
+    person: int | None = None
+    token: int | None = None
+    action: str | None = None
+    refused: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def require_recordable(conn: psycopg.Connection[Any], schema: str) -> None:
@@ -74,21 +87,64 @@ def record(
 
 
 def read(
-    conn: psycopg.Connection[Any], schema: str, *, behind: int | None, limit: int
+    conn: psycopg.Connection[Any],
+    schema: str,
+    wanted: Wanted,
+    *,
+    behind: int | None = None,
+    limit: int,
 ) -> list[Access]:
     """The newest first; only those before the one with the number `behind`."""
+    table = sql.Identifier(schema, "accesses")
+    conditions: list[tuple[str, object]] = [
+        ("person_id = %s", wanted.person),
+        ("token_id = %s", wanted.token),
+        ("action = %s", wanted.action),
+        ("at >= %s", wanted.since),
+        ("at <= %s", wanted.until),
+    ]
+    given = [(sql.SQL(text), value) for text, value in conditions if value is not None]
+    parameters = [value for _, value in given]
+    wheres: list[sql.Composable] = [sql.SQL("true"), *(text for text, _ in given)]
+    if wanted.refused:
+        wheres.append(sql.SQL("not allowed"))
+    if behind is not None:
+        wheres.append(
+            sql.SQL("(at, access_id) < ((select at from {} where access_id = %s), %s)").format(
+                table
+            )
+        )
+        parameters += [behind, behind]
     with conn.cursor(row_factory=class_row(Access)) as cursor:
         cursor.adapters.register_loader("jsonb", JsonAsItIs)
         return cursor.execute(
             sql.SQL(
                 "select access_id as id, at, actor,"
                 " case when token_id is null then 'person' else 'token' end as kind,"
-                " address, action, asked, allowed from {}"
-                " where access_id < coalesce(%s, 9223372036854775807)"
-                " order by access_id desc limit %s"
-            ).format(sql.Identifier(schema, "accesses")),
-            [behind, limit],
+                " coalesce('token ' || token_id, 'person ' || person_id) as by,"
+                " address, action, asked, allowed from {} where {}"
+                " order by at desc, access_id desc limit %s"
+            ).format(table, sql.SQL(" and ").join(wheres)),
+            [*parameters, limit],
         ).fetchall()
+
+
+def last(conn: psycopg.Connection[Any], schema: str) -> dict[str, datetime]:
+    """When each person and token was last here, by `person 3`; not of who never was."""
+    found = conn.execute(
+        sql.SQL(
+            "select who, at from (select 'person ' || person_id, (select max(at) from {log} l"
+            " where l.person_id = p.person_id) from {people} p"
+            " union all select 'token ' || token_id, (select max(at) from {log} l"
+            " where l.token_id = t.token_id) from {tokens} t) each (who, at)"
+            " where at is not null"
+        ).format(
+            log=sql.Identifier(schema, "accesses"),
+            people=sql.Identifier(schema, "people"),
+            tokens=sql.Identifier(schema, "api_tokens"),
+        )
+    )
+    return dict(found.fetchall())
 
 
 def forget(conn: psycopg.Connection[Any], schema: str, older_than: timedelta) -> int:

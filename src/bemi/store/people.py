@@ -19,6 +19,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from bemi.errors import UsageError
+from bemi.store import sessions
 
 Role: TypeAlias = Literal["viewer", "editor", "admin"]
 
@@ -36,12 +37,14 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What is known of a program's token: not what it is."""
+    """What is known of a program's token: not what it is. `person`: who made it, where that is
+    known; `created_by`: the name by then."""
 
     id: int
     name: str
     role: Role
     scopes: list[Any] | None
+    person: int | None
     created_by: str
     created_at: datetime
     expires_at: datetime | None
@@ -289,13 +292,7 @@ def change_person(
                 f"{found.name} is the last admin", fix="make somebody else an admin first"
             )
         if disabled:
-            for table in ("sessions", "sign_in_links"):
-                conn.execute(
-                    sql.SQL("delete from {} where person_id = %s").format(
-                        sql.Identifier(schema, table)
-                    ),
-                    [id],
-                )
+            sessions.end_all(conn, schema, id)
         if revoke_tokens:
             conn.execute(
                 sql.SQL(
@@ -313,8 +310,8 @@ def tokens(conn: psycopg.Connection[Any], schema: str) -> list[Token]:
     with conn.cursor(row_factory=class_row(Token)) as cursor:
         return cursor.execute(
             sql.SQL(
-                "select token_id as id, name, role, scopes, created_by, created_at, expires_at,"
-                " revoked_at from {} order by token_id"
+                "select token_id as id, name, role, scopes, person_id as person, created_by,"
+                " created_at, expires_at, revoked_at from {} order by token_id"
             ).format(sql.Identifier(schema, "api_tokens"))
         ).fetchall()
 

@@ -19,6 +19,7 @@ from bemi.ui import (
     wishes,
 )
 from bemi.ui.rendering import page
+from bemi.ui.settings import accesses, own, people, person, tokens
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     signing.router,
@@ -31,6 +32,11 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     table.router,
     trends.router,
     sources.router,
+    own.router,
+    people.router,
+    person.router,
+    tokens.router,
+    accesses.router,
 )
 
 _KEPT: Final = ("retry-after", "www-authenticate", "allow")

@@ -37,7 +37,10 @@ def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Role | None, Call]]:
     updated = web.get("/changes", table="todo", changed="done")["changes"][0]
     change, transaction = updated["id"], updated["transaction_id"]
     with web.conn() as conn:
-        person = people.add_person(conn, "bemi", f"x {people.new_secret()}", "viewer", None)
+        person, other = (
+            people.add_person(conn, "bemi", f"x {people.new_secret()}", "viewer", None)
+            for _ in range(2)
+        )
         token, _ = people.add_token(conn, "bemi", "x", "viewer", None, created_by="ada", lasts=None)
     plan = web.as_admin.post(f"{API}/reverts/plan", json={"ids": [change]}).json()["plan"]
     gone = web.get("/changes", table="pair", operation="delete")["changes"][0]["id"]
@@ -59,6 +62,16 @@ def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Role | None, Call]]:
         ("GET", "/trends/by"): {"params": {"what": "operation"}},
         ("GET", "/table"): {"params": {"table": "todo"}},
         ("POST", "/theme"): {"data": {"theme": "dark"}},
+        ("POST", "/settings/people"): {
+            "data": {"name": people.new_secret(), "role": "viewer", "sees": "all"}
+        },
+        ("GET", "/settings/person"): {"params": {"id": person.id}},
+        ("POST", "/settings/person"): {"data": {"id": person.id, "role": "editor", "sees": "all"}},
+        ("POST", "/settings/person/link"): {"data": {"id": person.id}},
+        ("POST", "/settings/person/disable"): {"data": {"id": other.id}},
+        ("POST", "/settings/person/enable"): {"data": {"id": other.id}},
+        ("POST", "/settings/tokens"): {"data": {"name": "x", "role": "viewer", "sees": "all"}},
+        ("POST", "/settings/tokens/revoke"): {"data": {"id": token}},
         ("GET", "/record/changes"): {"params": record},
         ("GET", "/record/blame"): {"params": record},
         ("GET", "/record/at"): {"params": {**record, "when": change}},
@@ -137,6 +150,18 @@ def test_what_takes_more_than_a_viewer(web: Web) -> None:
         ("POST", "/tokens"): "admin",
         ("DELETE", "/tokens/{id}"): "admin",
         ("GET", "/accesses"): "admin",
+        ("GET", "/settings/people"): "admin",
+        ("POST", "/settings/people"): "admin",
+        ("GET", "/settings/person"): "admin",
+        ("POST", "/settings/person"): "admin",
+        ("POST", "/settings/person/link"): "admin",
+        ("POST", "/settings/person/disable"): "admin",
+        ("POST", "/settings/person/enable"): "admin",
+        ("GET", "/settings/tokens"): "admin",
+        ("POST", "/settings/tokens"): "admin",
+        ("POST", "/settings/tokens/revoke"): "admin",
+        ("GET", "/settings/accesses"): "admin",
+        ("GET", "/settings/accesses/filter"): "admin",
     }
 
 

@@ -1,20 +1,24 @@
 """Who may use this server, and who has read and done what here. For admins; and who one is."""
 
-from datetime import timedelta
-from typing import Annotated, Any
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from bemi import times
 from bemi.api import shapes
 from bemi.api.access import ADMIN, Admin, Viewer, record
 from bemi.api.answers import json_of
 from bemi.api.asking import MOST, Asked, Text
+from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
-from bemi.api.serving import Served
+from bemi.api.serving import Served, Serving
 from bemi.errors import UnknownStateError, UsageError
 from bemi.store import accesses, people
+from bemi.store.accesses import Access, Wanted
 from bemi.store.people import Person, Role
 from bemi.store.scope import Scope
 
@@ -64,7 +68,33 @@ class NewToken(Asked):
     days: int | None = Field(None, ge=1, le=3650, description="Null: until it is revoked.")
 
 
-class Paged(Asked):
+class Chosen(Asked):
+    """Which accesses: those of which all is true that is given."""
+
+    by: Text | None = Field(
+        None, description="Who: `person 3`, or `token 4`.", examples=["person 3"]
+    )
+    action: Text | None = Field(
+        None, description="As the log has it.", examples=["GET /api/v1/changes"]
+    )
+    refused: bool = Field(False, description="Only what was refused.")
+    since: Text | None = Field(None, description="At or after: `2h`, `yesterday 14:30`.")
+    until: Text | None = Field(None, description="At or before; written like `since`.")
+
+    def wanted(self) -> Wanted:
+        """Raises `UsageError`."""
+        person, token = _who(self.by)
+        return Wanted(
+            person=person,
+            token=token,
+            action=self.action,
+            refused=self.refused,
+            since=_time("since", self.since),
+            until=_time("until", self.until),
+        )
+
+
+class Paged(Chosen):
     behind: int | None = Field(None, ge=1, lt=1 << 63, description="What `next` was.")
     limit: int = Field(50, ge=1, le=MOST)
 
@@ -90,11 +120,8 @@ def list_people(request: Request, serving: Served) -> Response:
 def invite_person(request: Request, who: Admin, serving: Served, new: NewPerson) -> Response:
     """Somebody new, and the link by which they sign in, once."""
     record(request, who, new.model_dump())
-    scopes = _scopes(new.role, new.scopes)
-    with serving.archive.connected() as conn, conn.transaction():
-        person = people.add_person(conn, serving.archive.schema, new.name, new.role, scopes)
-        secret = people.link(conn, serving.archive.schema, person.id)
-    return json_of(request, {"person": person, "link": serving.link(secret)}, 201)
+    person, link = invited(serving, new)
+    return json_of(request, {"person": person, "link": link}, 201)
 
 
 @router.patch("/people/{id}", **told(shapes.Person))
@@ -104,33 +131,14 @@ def change_person(
     """Another role or other tables; or disable somebody, whose sessions end with it, and with
     `revoke_tokens` the tokens, too, that they made for programs."""
     record(request, who, {"id": id, **to.model_dump(exclude_unset=True)})
-    schema = serving.archive.schema
-    with serving.archive.connected() as conn, people.held(conn, schema, id) as found:
-        before = _there(found, id)
-        role = to.role or before.role
-        given = to.scopes if "scopes" in to.model_fields_set else _seen(before.scopes)
-        person = people.change_person(
-            conn,
-            schema,
-            id,
-            role=role,
-            scopes=_scopes(role, given),
-            disabled=before.disabled_at is not None if to.disabled is None else to.disabled,
-            revoke_tokens=to.revoke_tokens,
-        )
-    return json_of(request, person)
+    return json_of(request, changed(serving, id, to))
 
 
 @router.post("/people/{id}/link", dependencies=[ADMIN], **told(shapes.Invited, 201))
 def link_person(request: Request, id: Number, serving: Served) -> Response:
     """Another link to sign in; one that was not used ends."""
-    schema = serving.archive.schema
-    with serving.archive.connected() as conn, people.held(conn, schema, id) as found:
-        person = _there(found, id)
-        if person.disabled_at is not None:
-            raise UsageError(f"{person.name} is disabled", fix="enable them first")
-        secret = people.link(conn, schema, id)
-    return json_of(request, {"person": person, "link": serving.link(secret)}, 201)
+    person, link = linked(serving, id)
+    return json_of(request, {"person": person, "link": link}, 201)
 
 
 @router.get("/tokens", dependencies=[ADMIN], **told(shapes.Tokens))
@@ -144,17 +152,7 @@ def list_tokens(request: Request, serving: Served) -> Response:
 def new_token(request: Request, who: Admin, serving: Served, new: NewToken) -> Response:
     """For a program."""
     record(request, who, new.model_dump())
-    with serving.archive.connected() as conn:
-        id, secret = people.add_token(
-            conn,
-            serving.archive.schema,
-            new.name,
-            new.role,
-            _scopes(new.role, new.scopes),
-            created_by=who.name,
-            person=who.holder.person,
-            lasts=None if new.days is None else timedelta(days=new.days),
-        )
+    id, secret = issued(serving, who, new)
     return json_of(request, {"id": id, "token": secret}, 201)
 
 
@@ -170,12 +168,101 @@ def revoke_token(request: Request, id: Number, serving: Served) -> Response:
 @router.get("/accesses", dependencies=[ADMIN], **told(shapes.Accesses))
 def list_accesses(request: Request, serving: Served, asked: Annotated[Paged, Query()]) -> Response:
     """Who has asked for what here, the newest first."""
+    found, following = logged(serving, asked)
+    return json_of(request, {"accesses": found, "next": following})
+
+
+# --- what pages do, too -------------------------------------------------------------------------
+
+
+def invited(serving: Serving, new: NewPerson) -> tuple[Person, str]:
+    """With their link. Raises `UsageError`."""
+    scopes = _scopes(new.role, new.scopes)
+    schema = serving.archive.schema
+    with serving.archive.connected() as conn, conn.transaction():
+        person = people.add_person(conn, schema, new.name, new.role, scopes)
+        return person, serving.link(people.link(conn, schema, person.id))
+
+
+def changed(serving: Serving, id: int, to: ChangedPerson) -> Person:
+    """Raises `UsageError`, and `UnknownStateError` where there is nobody."""
+    schema = serving.archive.schema
+    with serving.archive.connected() as conn, people.held(conn, schema, id) as found:
+        before = _there(found, id)
+        role = to.role or before.role
+        given = to.scopes if "scopes" in to.model_fields_set else _seen(before.scopes)
+        return people.change_person(
+            conn,
+            schema,
+            id,
+            role=role,
+            scopes=_scopes(role, given),
+            disabled=before.disabled_at is not None if to.disabled is None else to.disabled,
+            revoke_tokens=to.revoke_tokens,
+        )
+
+
+def linked(serving: Serving, id: int) -> tuple[Person, str]:
+    """With another link. Raises `UsageError`, and `UnknownStateError` where there is nobody."""
+    schema = serving.archive.schema
+    with serving.archive.connected() as conn, people.held(conn, schema, id) as found:
+        person = _there(found, id)
+        if person.disabled_at is not None:
+            raise UsageError(f"{person.name} is disabled", fix="enable them first")
+        return person, serving.link(people.link(conn, schema, id))
+
+
+def issued(serving: Serving, who: Principal, new: NewToken) -> tuple[int, str]:
+    """The number of a token and its secret. Raises `UsageError`."""
+    with serving.archive.connected() as conn:
+        return people.add_token(
+            conn,
+            serving.archive.schema,
+            new.name,
+            new.role,
+            _scopes(new.role, new.scopes),
+            created_by=who.name,
+            person=who.holder.person,
+            lasts=None if new.days is None else timedelta(days=new.days),
+        )
+
+
+def logged(serving: Serving, asked: Paged) -> tuple[list[Access], int | None]:
+    """A page, and what the next one is behind. Raises `UsageError`."""
     with serving.archive.connected() as conn:
         found = accesses.read(
-            conn, serving.archive.schema, behind=asked.behind, limit=asked.limit + 1
+            conn,
+            serving.archive.schema,
+            asked.wanted(),
+            behind=asked.behind,
+            limit=asked.limit + 1,
         )
     following = found[asked.limit - 1].id if len(found) > asked.limit else None
-    return json_of(request, {"accesses": found[: asked.limit], "next": following})
+    return found[: asked.limit], following
+
+
+_WHO: Final = re.compile(r"(person|token) ([1-9][0-9]{0,8})")
+
+
+def _who(by: str | None) -> tuple[int | None, int | None]:
+    """Raises `UsageError`."""
+    if by is None:
+        return None, None
+    found = _WHO.fullmatch(by)
+    if found is None:
+        raise UsageError(f"by: {by!r} names nobody", fix="give it as `person 3`, or as `token 4`")
+    number = int(found[2])
+    return (number, None) if found[1] == "person" else (None, number)
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    """Raises `UsageError`."""
+    if text is None:
+        return None
+    try:
+        return times.parse(text, now=datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
 def _there(found: Person | None, id: int) -> Person:

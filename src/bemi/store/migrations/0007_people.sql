@@ -52,7 +52,12 @@ create table accesses (
     asked jsonb not null,  -- of what: the parameters
     allowed boolean not null
 );
-create index on accesses (at);
+-- The newest first, of all or of what is asked for.
+create index on accesses (at, access_id);
+create index on accesses (person_id, at, access_id) where person_id is not null;
+create index on accesses (token_id, at, access_id) where token_id is not null;
+create index on accesses (action, at, access_id);
+create index on accesses (at, access_id) where not allowed;
 
 -- Whoever serves can't delete from it, but may let this be done: of what is older, and older than a
 -- month, some, so that nobody waits for long.
