@@ -27,7 +27,10 @@ COVERAGE = Path(__file__).parents[2] / "docs/explanation/coverage.md"
 GRANTS = [block.text for block in blocks(PAGE.read_text()) if block.language == "sql"]
 
 # What is done beside the stream, where a failure is only logged: seen by what is there after it.
-BESIDE = ("bemi.upkeep", "bemi.intervals", "bemi.sources", "bemi.baseline_chunks")
+BESIDE = (
+    *("bemi.upkeep", "bemi.mark_uncounted"),
+    *("bemi.intervals", "bemi.sources", "bemi.baseline_chunks"),
+)
 
 
 @pytest.fixture
@@ -67,7 +70,10 @@ def test_a_worker_with_the_least_privileges(
                         conn_as_worker.execute(statement.encode())
 
             # The functions are also called beside the stream, where a failure is only logged.
-            for call in ("ensure_partitions(now(), now())", "upkeep()"):
+            for call in (
+                *("ensure_partitions(now(), now())", "upkeep()"),
+                *("mark_uncounted('shop')", "count_changes('shop')"),
+            ):
                 with psycopg.connect(least.destination_url, autocommit=True) as conn_as_worker:
                     conn_as_worker.execute(f"select bemi.{call}".encode())
 

@@ -34,6 +34,9 @@ def spread(asked: Asked) -> Asked:
             "update bemi.row_changes set committed_at = %s where primary_key = %s",
             [f"{when}+00", str(number)],
         )
+    # The worker may have counted them by the time that they had.
+    asked.at.destination.execute("truncate bemi.counted, bemi.hourly_counts, bemi.hourly_users")
+    asked.at.destination.execute("update bemi.checkpoints set uncounted_since = '2026-03-01'")
     return asked
 
 

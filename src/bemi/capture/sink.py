@@ -104,6 +104,7 @@ class Sink:
         self._between_transactions = True
         self._reached = self._handed_over = held.position
         self._committed_at: int | None = None
+        self._earliest_at: int | None = None
         self._checkpoint_at = time.monotonic()
         self._checkpoint_asked = False
         self.proofs = Proofs()
@@ -155,7 +156,10 @@ class Sink:
             return
         if self._between_transactions:
             self._between_transactions = False
-            self._piece.days.add(event.transaction.committed_at // DAY)
+            began = event.transaction.committed_at
+            self._piece.days.add(began // DAY)
+            if self._earliest_at is None or began < self._earliest_at:
+                self._earliest_at = began
         if isinstance(event, Change):
             self._put_change(event)
         elif isinstance(event, Stretch):
@@ -348,6 +352,7 @@ class Sink:
         if ends:
             piece.position = self._handed_over = self._reached
             piece.committed_at = self._committed_at
+            piece.earliest_at, self._earliest_at = self._earliest_at, None
             # Another source's, until this one sent what was expected.
             if self._expected is None and (proof := self.proofs.take(self._reached)) is not None:
                 piece.captured_at = proof.time

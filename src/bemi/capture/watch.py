@@ -21,6 +21,7 @@ from bemi.config import Settings
 from bemi.connections import Role, connect, explained, make_lasting
 from bemi.errors import BemiError
 from bemi.store import checkpoint as checkpoints
+from bemi.store import hourly
 
 log = logging.getLogger("bemi.watch")
 
@@ -180,10 +181,11 @@ def _cover(
 
 
 def watch_store(settings: Settings) -> Watch:
-    """Keeps the store's partitions and statistics."""
+    """Keeps the store's partitions, statistics, and counts of what happened when."""
     statement = sql.SQL("select {}()").format(sql.Identifier(settings.schema, "upkeep"))
 
     def look(conn: psycopg.Connection[Any]) -> None:
         conn.execute(statement)
+        hourly.count(conn, settings.schema, settings.source)
 
     return Watch(settings.destination_url, "destination", look, interval=_UPKEEP_INTERVAL)

@@ -65,6 +65,7 @@ class Piece(msgspec.Struct):
     days: set[int] = set()
     position: Lsn | None = None
     committed_at: int | None = None
+    earliest_at: int | None = None
     captured_at: datetime | None = None
     next_context: int = 0
     going_on: int = 0
@@ -131,6 +132,7 @@ class Writer:
                 position=piece.position,
                 next_context=piece.next_context,
                 committed_at=piece.committed_at,
+                earliest_at=piece.earliest_at,
                 captured_at=piece.captured_at,
             )
         conn.commit()

@@ -220,12 +220,14 @@ def advance(
     position: Lsn,
     next_context: int | None = None,
     committed_at: int | None = None,
+    earliest_at: int | None = None,
     captured_at: datetime | None = None,
 ) -> Checkpoint:
     """Move the checkpoint that this worker holds, in the transaction that stored the rows.
 
     Guarantees exactly once: raises `FencedError`, and the caller must roll back, unless the
-    row is still just as this worker left it. `committed_at`: microseconds since 2000-01-01.
+    row is still just as this worker left it. `committed_at`: microseconds since 2000-01-01,
+    of the last transaction; `earliest_at`: of the one whose clock was furthest behind.
     `captured_at`: until when all is captured up to `position`, if more is proven than by that.
     Who waits for changes is told with the commit.
     """
@@ -235,6 +237,8 @@ def advance(
             "next_context = coalesce(%s, next_context), "
             "committed_at = coalesce(timestamptz '2000-01-01 00:00:00+00' "
             "+ %s::bigint * interval '1 microsecond', committed_at), "
+            "uncounted_since = least(uncounted_since, timestamptz '2000-01-01 00:00:00+00' "
+            "+ %s::bigint * interval '1 microsecond'), "
             "captured_at = greatest(captured_at, %s) "
             "where source_id = %s and fence = %s and position = %s and epoch = %s "
             "returning {}, pg_notify(%s, '')"
@@ -243,6 +247,7 @@ def advance(
             int(position),
             next_context,
             committed_at,
+            earliest_at,
             captured_at,
             held.source_id,
             held.fence,

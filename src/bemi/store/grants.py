@@ -36,6 +36,9 @@ ASKED: Final[Mapping[str, Sequence[str]]] = {
         *("schema", "table", "partition", "columns", "primary_key", "told"),
     ),
     "contexts": ("id", "dropped"),
+    "counted": (),
+    "hourly_counts": (),
+    "hourly_users": (),
     "row_changes": ("epoch", "commit_position", "committed_at"),
 }
 """What `bemi changes`, `status` and `at` read beside the views: bookkeeping, and of the tables with

@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from bemi.store import hourly
 from bemi.store.dimensions import Dimension
 from bemi.store.filters import Filters
 from bemi.store.query import compiled, conditions
@@ -34,7 +35,7 @@ with asked as (
 ),
 counted as (
     select date_trunc((select every from asked), committed_at at time zone 'UTC') as start,
-        {first} as first, {second} as second, count(*) as n
+        {first} as first, {second} as second, {number}::bigint as n
     from {changes} where {condition}
     group by 1, 2, 3
 ),
@@ -129,16 +130,29 @@ def counting(
     top: int | None,
 ) -> tuple[sql.Composed, list[object]]:
     """The SELECT of `counts`, with its parameters."""
+    hours = hourly.relation(schema, filters, by, every)
+    if hours is None:
+        changes: sql.Composable = sql.Identifier(
+            schema, "images" if _is_plain(filters, by) else "changes"
+        )
+        within: list[object] = []
+    else:
+        changes, within = hours
+        filters = replace(filters, since=None, until=None)
     condition, required = conditions(schema, filters)
-    values, parameters = zip(*(_value(each) for each in (*by, None, None)[:2]), strict=True)
+    values, parameters = zip(
+        *(_value(each, counted=hours is not None) for each in (*by, None, None)[:2]), strict=True
+    )
     query = sql.SQL(_COUNTS).format(
         first=values[0],
         second=values[1],
-        changes=sql.Identifier(schema, "images" if _is_plain(filters, by) else "changes"),
+        number=sql.SQL("count(*)" if hours is None else "sum(n)"),
+        changes=changes,
         condition=condition,
         groups=sql.SQL(_GROUPS if by else _ONE),
     )
-    return query, [every, since, until, top, *parameters[0], *parameters[1], *required]
+    given = [every, since, until, top, *parameters[0], *parameters[1], *within, *required]
+    return query, given
 
 
 def _is_plain(filters: Filters, by: Sequence[Dimension]) -> bool:
@@ -153,10 +167,12 @@ def _is_plain(filters: Filters, by: Sequence[Dimension]) -> bool:
     )
 
 
-def _value(dimension: Dimension | None) -> tuple[sql.Composable, list[object]]:
+def _value(dimension: Dimension | None, *, counted: bool) -> tuple[sql.Composable, list[object]]:
     """As `Dimension.of` has it, as text, with its parameters."""
     if dimension is None:
         return sql.SQL("null::text"), []
+    if counted and dimension.name == "user":
+        return sql.SQL("user_id"), []
     if not dimension.path:
         return sql.SQL(_TEXTS[dimension.name]), []
     # A name may itself have dots in it.
