@@ -81,6 +81,39 @@ class Seen(msgspec.Struct, frozen=True):
     estimates: dict[int, int]
 
 
+class Offered(msgspec.Struct, frozen=True):
+    """A table that can be chosen. `reason` says why it can't be tracked as it is, `fix` what helps;
+    `never_full` why REPLICA IDENTITY FULL would not. `rows` and `bytes`: about, without what is
+    stored aside, as PostgreSQL's statistics have them; None before they do."""
+
+    schema: str
+    name: str
+    root: str | None
+    identity: str
+    tracked: bool
+    wanted: bool
+    reason: str | None
+    fix: str | None
+    never_full: str | None
+    rows: int | None
+    bytes: int | None
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def price(each: Price) -> str:
+    """A table's prices in a line."""
+    full = "unknown, as there are no statistics of its rows"
+    if each.row_bytes is not None and each.full_wal_bytes_a_day is not None:
+        full = f"{size(each.full_wal_bytes_a_day)} of WAL a day ({size(each.row_bytes)} a row)"
+    asked = f"{count(round(each.default_lookups_a_day), 'lookup')} a day"
+    if each.default_lookup_seconds_a_day is not None:
+        asked += f", {each.default_lookup_seconds_a_day:,.1f} s of them"
+    return f"{each.table} ({each.identity.upper()}): FULL {full}; DEFAULT {asked}"
+
+
 def rows(live: Live, *, paused: bool) -> list[tuple[str, str]]:
     """What is shown of it: names and values."""
     away = "not connected" if paused else "not connected: `bemi run` starts one"

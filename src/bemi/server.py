@@ -89,7 +89,7 @@ def run(
     public_url: str | None,
     trusted_proxies: Sequence[str],
     write_urls: Mapping[str, str],
-    connector: Connector | None,
+    connector: Connector,
     sign_in_link: bool,
     say: Callable[[str], None],
     keeps_accesses: timedelta = KEEPS_ACCESSES,

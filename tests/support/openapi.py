@@ -7,6 +7,7 @@ from typing import Final
 from bemi import server
 from bemi.api.archive import Archive
 from bemi.api.serving import Serving
+from bemi.capture.connector import Connector
 
 FILE: Final = Path(__file__).parents[2] / "spec" / "openapi.json"
 
@@ -14,7 +15,7 @@ FILE: Final = Path(__file__).parents[2] / "spec" / "openapi.json"
 def rendered() -> str:
     """Nothing is connected to."""
     archive = Archive("postgresql://localhost/history", "bemi")
-    app = server.build(Serving(archive, ("http://127.0.0.1:8420",)))
+    app = server.build(Serving(archive, ("http://127.0.0.1:8420",), connector=Connector({})))
     return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -14,7 +14,17 @@ from bemi.api import background
 from bemi.api.access import refused
 from bemi.api.principals import ForbiddenError
 from bemi.api.problems import AsPage, handle
-from bemi.api.routes import changes, exports, live, observing, people, records, reverts, sources
+from bemi.api.routes import (
+    changes,
+    connecting,
+    exports,
+    live,
+    observing,
+    people,
+    records,
+    reverts,
+    sources,
+)
 from bemi.api.serving import QUESTIONS, Serving
 from bemi.api.shapes import Problem
 from bemi.errors import BemiError
@@ -75,7 +85,7 @@ def application(
     app.state.as_page = as_page
     handle(app)
     app.add_exception_handler(ForbiddenError, refused)
-    for each in (sources, changes, records, live, exports, reverts, people):
+    for each in (sources, connecting, changes, records, live, exports, reverts, people):
         app.include_router(each.router)
     app.include_router(observing.router)
     for router in pages:

@@ -37,7 +37,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Lives:
-    def __init__(self, archive: Archive, connector: Connector | None) -> None:
+    def __init__(self, archive: Archive, connector: Connector) -> None:
         self._archive = archive
         self._connector = connector
         self._lock = threading.Lock()
@@ -47,9 +47,7 @@ class Lives:
 
     def now(self, *, patience: float = PATIENCE) -> Mapping[str, Told | None]:
         """By the names of the sources that the server knows; None where one has not answered."""
-        if self._connector is None:
-            return {}
-        names = self._connector.names
+        names = self._connector.settings
         waiting = [future for name in names if (future := self._ask(name)) is not None]
         for each in wait(waiting, patience).done:
             each.result()  # what nobody foresaw is not for a page to leave out
@@ -100,6 +98,5 @@ class Lives:
             return Told(asked_at, reason=reason, fix="run `bemi init`")
         if status.removed_at is not None:
             return Told(asked_at, reason="it was removed from this history")
-        assert self._connector is not None
         seen = self._connector.look(status, covered[0], None if known is None else known.setup)
         return Told(asked_at, seen)

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from bemi.api.archive import Archive
 from bemi.api.background import Background
-from bemi.api.connecting import Connector
+from bemi.api.connecting import Connector, checking
 from bemi.api.exports import Exports
 from bemi.api.limits import Limits
 from bemi.api.lives import Lives
@@ -38,7 +38,7 @@ class Serving:
         origins: tuple[str, ...],
         *,
         write_urls: Mapping[str, str] | None = None,
-        connector: Connector | None = None,
+        connector: Connector,
         limits: Limits | None = None,
         keeps_accesses: timedelta = KEEPS_ACCESSES,
     ) -> None:
@@ -49,6 +49,7 @@ class Serving:
         self.write_urls = write_urls or {}
         self.connector = connector
         self.lives = Lives(archive, connector)
+        self.checks = checking()
         self.limits = limits or Limits()
         self.keeps_accesses = keeps_accesses
         self.metrics = Metrics(archive)

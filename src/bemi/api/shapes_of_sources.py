@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from bemi.observed import Level
+
 
 class NotTracked(BaseModel):
     table: str
@@ -46,3 +48,44 @@ class LiveSource(BaseModel):
 
 class Lives(BaseModel):
     sources: list[LiveSource]
+
+
+class Price(BaseModel):
+    """What both replica identities of a table cost a day."""
+
+    table: str
+    identity: Literal["default", "full"]
+    changes_a_day: float
+    row_bytes: float | None
+    full_wal_bytes_a_day: float | None
+    default_lookups_a_day: float
+    default_lookup_seconds_a_day: float | None
+
+
+class Finding(BaseModel):
+    check: str
+    level: Level
+    message: str
+    fix: str | None
+    figures: list[Price]
+
+
+class Offered(BaseModel):
+    schema_: str = Field(alias="schema")
+    name: str
+    root: str | None = Field(description="The table above a partition.")
+    identity: str
+    tracked: bool
+    wanted: bool
+    reason: str | None = Field(description="Why it can't be tracked as it is.")
+    fix: str | None
+    never_full: str | None
+    rows: int | None = Field(description="About, as PostgreSQL's statistics have it.")
+    bytes: int | None
+
+
+class Checked(BaseModel):
+    place: str
+    findings: list[Finding]
+    tables: list[Offered] = Field(description="None where the source could not be reached.")
+    problem: Reason | None = Field(description="Why the tables are not known.")

@@ -1,17 +1,20 @@
-"""The sources of some settings, looked at for others: how they are now, without changing them.
+"""The sources of some settings, looked at for others: without changing them.
 
-What `bemi serve` gives to the server, which knows no capture. It asks briefly: somebody waits for
-the page.
+What `bemi serve` gives to the server, which knows no capture.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
-from bemi.capture import live
-from bemi.capture.tables import with_remembered_rules
+import psycopg
+
+from bemi.capture import live, preflight
+from bemi.capture.tables import TableState, survey, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import connect, explained
-from bemi.observed import Seen
+from bemi.observed import Finding, Offered, Seen
+from bemi.settings import parse
 from bemi.store.completeness import SourceCoverage
 from bemi.store.reader import SourceStatus
 from bemi.store.sources import Setup
@@ -19,39 +22,95 @@ from bemi.store.sources import Setup
 _PATIENCE: Final = 2
 """Seconds until a source can't be reached: fewer than two PostgreSQL's library does not take."""
 _RATE_OVER: Final = 0.5
+_SHORTEST: Final = 4
+"""Characters of a password that is told apart from others when it turns up somewhere."""
 
 _ESTIMATES: Final = """
 select c.oid::bigint, c.reltuples::bigint from pg_class c
 where c.oid = any(%s::oid[]) and c.reltuples > 0
 """
 
+# Without the lock that pg_table_size takes.
+_SIZES: Final = """
+select c.oid::bigint, case when c.reltuples >= 0 then c.reltuples::bigint end,
+    case when c.reltuples >= 0 then c.relpages::bigint * current_setting('block_size')::bigint end
+from pg_class c where c.oid = any(%s::oid[])
+"""
+
 
 class Connector:
-    """`settings`: by the names of their sources."""
+    """`settings`: by the names of their sources. `takes_any`: whether others may be looked at."""
 
-    def __init__(self, settings: Mapping[str, Settings]) -> None:
+    def __init__(self, settings: Mapping[str, Settings], *, takes_any: bool = False) -> None:
         self._settings = dict(settings)
+        self.takes_any = takes_any
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._settings)
+    def settings(self) -> Mapping[str, Settings]:
+        return self._settings
 
     def look(self, source: SourceStatus, covered: SourceCoverage, setup: Setup | None) -> Seen:
         """What a source of the settings itself says now. Raises `BemiError`."""
         settings = with_remembered_rules(self._settings[source.source], setup)
         findings: list[str] = []
         reading = [each.relation for each in covered.tables if each.state == "baseline_running"]
-        with (
-            connect(
-                settings.source_url,
-                what="source",
-                options=f"-c statement_timeout={_PATIENCE}s",
-                client_encoding="UTF8",
-                connect_timeout=str(_PATIENCE),
-                tcp_user_timeout="3000",
-            ) as conn,
-            explained("source"),
-        ):
+        with _connected(settings, _PATIENCE) as conn, explained("source"):
             found = live.look(conn, settings, source, covered, findings, rate_over=_RATE_OVER)
             estimates = dict(conn.execute(_ESTIMATES, [reading]).fetchall()) if reading else {}
         return Seen(found, tuple(findings), estimates)
+
+    def checks(self, settings: Settings) -> Generator[Finding]:
+        """Those of `bemi doctor`, each as soon as it is made. No password is in them, whatever a
+        server says."""
+        hidden = [*_passwords(settings)]
+        for each in preflight.findings(settings):
+            message, fix = each.message, each.fix
+            for password in hidden:
+                message = message.replace(password, "***")
+                fix = fix and fix.replace(password, "***")
+            yield replace(each, message=message, fix=fix)
+
+    def tables(self, settings: Settings, setup: Setup | None) -> list[Offered]:
+        """Those of the source, by their names. Raises `BemiError`."""
+        known = with_remembered_rules(settings, setup)
+        with _connected(settings, 5 * _PATIENCE) as conn, explained("source"):
+            states = survey(conn, known)
+            sizes = {
+                oid: (rows, size)
+                for oid, rows, size in conn.execute(_SIZES, [[state.oid for state in states]])
+            }
+        return [_offered(state, *sizes.get(state.oid, (None, None))) for state in states]
+
+
+def _connected(settings: Settings, seconds: int) -> psycopg.Connection[Any]:
+    """Of which nothing takes long."""
+    return connect(
+        settings.source_url,
+        what="source",
+        options=f"-c statement_timeout={seconds}s",
+        client_encoding="UTF8",
+        connect_timeout=str(seconds),
+        tcp_user_timeout="3000",
+    )
+
+
+def _passwords(settings: Settings) -> set[str]:
+    urls = {"source_url": settings.source_url, "destination_url": settings.destination_url}
+    found = {parse(url, key=key).get("password", "") for key, url in urls.items()}
+    return {each for each in found if len(each) >= _SHORTEST}
+
+
+def _offered(state: TableState, rows: int | None, size: int | None) -> Offered:
+    return Offered(
+        schema=state.schema,
+        name=state.name,
+        root=state.root,
+        identity=state.identity,
+        tracked=state.published,
+        wanted=state.wanted,
+        reason=state.reason,
+        fix=state.fix,
+        never_full=state.never_full,
+        rows=rows,
+        bytes=size,
+    )

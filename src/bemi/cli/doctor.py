@@ -1,12 +1,10 @@
 """`bemi doctor`: looks at both servers and says what to do."""
 
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from bemi import observed
 from bemi.cli.options import SettingsFlags
-
-if TYPE_CHECKING:
-    from bemi.observed import Price
 
 _FIGURES: Final = 5
 """Tables whose figures are shown; --json has all."""
@@ -43,7 +41,7 @@ def command(
     for finding in findings:
         found = output.text(finding.message)
         for price in finding.figures[:_FIGURES]:
-            found = found + "\n" + output.text(_say(price))
+            found = found + "\n" + output.text(observed.price(price))
         if (more := len(finding.figures) - _FIGURES) > 0:
             found = found + "\n" + output.text(f"and {output.count(more, 'table')} more (--json)")
         if finding.fix:
@@ -63,19 +61,3 @@ def command(
     )
     sys.stdout.flush()
     return int(failed)
-
-
-def _say(price: "Price") -> str:
-    """A table's prices in a line."""
-    from bemi.cli import output
-
-    full = "unknown, as there are no statistics of its rows"
-    if price.row_bytes is not None and price.full_wal_bytes_a_day is not None:
-        full = (
-            f"{output.size(price.full_wal_bytes_a_day)} of WAL a day"
-            f" ({output.size(price.row_bytes)} a row)"
-        )
-    asked = f"{output.count(round(price.default_lookups_a_day), 'lookup')} a day"
-    if price.default_lookup_seconds_a_day is not None:
-        asked += f", {price.default_lookup_seconds_a_day:,.1f} s of them"
-    return f"{price.table} ({price.identity.upper()}): FULL {full}; DEFAULT {asked}"

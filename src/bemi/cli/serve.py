@@ -23,6 +23,7 @@ def command(
     public_url: Text = None,
     trusted_proxy: Names = (),
     sign_in_link: bool = False,
+    connect_any: bool = False,
     keep_accesses: Annotated[int, Parameter(validator=validators.Number(gte=30))] = 400,
     log_format: Literal["text", "json"] | None = None,
     connection: SourcesFlags = SourcesFlags(),  # noqa: B008 - frozen
@@ -48,6 +49,9 @@ def command(
         Address of a proxy that says for whom it asks (X-Forwarded-For); repeatable.
     sign_in_link
         Print a one-time link to sign in as the owner.
+    connect_any
+        Let admins check databases whose address and password they type, beside those of the
+        settings. This server then connects to whatever host they name.
     keep_accesses
         Days for which it is kept who has asked for what here; at least 30.
     log_format
@@ -69,7 +73,7 @@ def command(
         public_url=public_url,
         trusted_proxies=trusted_proxy,
         write_urls={each.source: each.write_url for each in settings},
-        connector=connector({each.source: each for each in settings}),
+        connector=connector({each.source: each for each in settings}, takes_any=connect_any),
         sign_in_link=sign_in_link,
         keeps_accesses=timedelta(days=keep_accesses),
         say=lambda line: print(output.printable(line), flush=True),
@@ -89,11 +93,11 @@ def served() -> ModuleType:
     return server
 
 
-def connector(settings: "Mapping[str, Settings]") -> "Connector":
+def connector(settings: "Mapping[str, Settings]", *, takes_any: bool = False) -> "Connector":
     """What the server looks at sources with."""
     from bemi.capture.connector import Connector
 
-    return Connector(settings)
+    return Connector(settings, takes_any=takes_any)
 
 
 def _settings(connection: SourcesFlags) -> "Sequence[Settings]":

@@ -9,6 +9,7 @@ from bemi.api.problems import Problem
 from bemi.ui import (
     activity,
     changes,
+    connecting,
     record,
     revert,
     signing,
@@ -37,6 +38,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     person.router,
     tokens.router,
     accesses.router,
+    connecting.router,
 )
 
 _KEPT: Final = ("retry-after", "www-authenticate", "allow")

@@ -1,6 +1,7 @@
 """Pages out of templates: everything that is written into them is text, and names that there are
 not are errors."""
 
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any, Final
@@ -10,6 +11,7 @@ from fastapi import Request
 from starlette.responses import HTMLResponse, Response
 
 from bemi.amounts import count, size
+from bemi.api.answers import Streamed
 from bemi.api.principals import Principal
 from bemi.times import spell
 from bemi.ui import links
@@ -53,6 +55,9 @@ def clock(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()
 
 
+_SHOWN: Final = ("</li>", 'class="findings"')
+"""Ends of what is shown by itself: an element of a list, or all above it."""
+
 _templates: Final = jinja2.Environment(
     loader=jinja2.FunctionLoader(
         lambda name: (
@@ -79,6 +84,31 @@ def page(
     request: Request, template: str, who: Principal | None, status: int = 200, /, **values: Any
 ) -> Response:
     """`who` gets the navigation, in which a moment that was picked stays picked."""
+    text = _templates.get_template(template).render(**values, **_around(request, who))
+    return HTMLResponse(text, status)
+
+
+def streamed(request: Request, template: str, who: Principal, /, **values: Any) -> Response:
+    """The same where a value of it takes its time: each of a list is shown as soon as it is there,
+    and whatever is above it before. A browser needs no script for that."""
+    pieces = _templates.get_template(template).generate(**values, **_around(request, who))
+    return Streamed(_shown(pieces), "text/html", X_Accel_Buffering="no")
+
+
+def _shown(pieces: Iterator[str]) -> Generator[bytes]:
+    """What can be shown is sent before the next piece is waited for."""
+    waiting: list[str] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if any(end in piece for end in _SHOWN):
+            # Joined: what templates have escaped would escape whatever it is added to.
+            yield "".join(waiting).encode()
+            waiting.clear()
+    yield "".join(waiting).encode()
+
+
+def _around(request: Request, who: Principal | None) -> dict[str, Any]:
+    """What all pages know."""
     # Two slashes at its beginning would name another server.
     path = f"/{request.url.path.lstrip('/')}"
     query = request.query_params.multi_items()
@@ -95,16 +125,14 @@ def page(
         return f"{href}{'&' if '?' in href else '?'}{links.url('', {'moment': iso(moment)})[1:]}"
 
     theme = request.cookies.get(THEME)
-    text = _templates.get_template(template).render(
-        **values,
-        who=who,
-        path=path,
-        moment=moment,
-        theme=theme if theme in THEMES else "",
-        here=links.url(path, query),
-        now_here=links.url(path, links.without(query, "moment", "behind")),
-        ago=lambda when: ago(when, now),
-        to=to,
-        at=at,
-    )
-    return HTMLResponse(text, status)
+    return {
+        "who": who,
+        "path": path,
+        "moment": moment,
+        "theme": theme if theme in THEMES else "",
+        "here": links.url(path, query),
+        "now_here": links.url(path, links.without(query, "moment", "behind")),
+        "ago": lambda when: ago(when, now),
+        "to": to,
+        "at": at,
+    }

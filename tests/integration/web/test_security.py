@@ -61,6 +61,8 @@ def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Role | None, Call]]:
         ("POST", "/revert"): {"params": {"id": gone}, "data": {"seen": undoing, "typed": "pair"}},
         ("GET", "/trends/by"): {"params": {"what": "operation"}},
         ("GET", "/table"): {"params": {"table": "todo"}},
+        ("POST", "/sources/connect"): {"data": {"source": "attic"}},
+        ("POST", "/sources/checks"): {"json": {"source": "attic"}},
         ("POST", "/theme"): {"data": {"theme": "dark"}},
         ("POST", "/settings/people"): {
             "data": {"name": people.new_secret(), "role": "viewer", "sees": "all"}
@@ -142,6 +144,10 @@ def test_what_takes_more_than_a_viewer(web: Web) -> None:
         ("POST", "/revert"): "editor",
         ("GET", "/revert/sql"): "editor",
         ("GET", "/revert/narrow"): "editor",
+        ("GET", "/sources/connect"): "admin",
+        ("POST", "/sources/connect"): "admin",
+        ("POST", "/sources/checks"): "admin",
+        ("GET", "/sources/plan"): "admin",
         ("GET", "/people"): "admin",
         ("POST", "/people"): "admin",
         ("PATCH", "/people/{id}"): "admin",

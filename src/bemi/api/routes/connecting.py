@@ -1,0 +1,69 @@
+"""Looking at a source before it is captured, or while it is: checks, and its tables."""
+
+from collections.abc import Generator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from bemi.api import shapes_of_sources
+from bemi.api.access import Admin, record
+from bemi.api.answers import json_of
+from bemi.api.connecting import Target, place_of, settings_of
+from bemi.api.principals import Principal
+from bemi.api.routing import PREFIX, told
+from bemi.api.serving import Served, Serving
+from bemi.config import Settings
+from bemi.errors import BemiError
+from bemi.observed import Finding, Offered
+from bemi.store import sources as stored
+
+router = APIRouter(prefix=PREFIX, tags=["sources"])
+
+
+@router.post("/sources/checks", **told(shapes_of_sources.Checked))
+def check_source(request: Request, who: Admin, serving: Served, target: Target) -> Response:
+    """What `bemi doctor` finds: whether source and history are as Bemi needs them, each finding
+    with its fix; and the source's tables, with why one can't be tracked. Nothing is changed.
+
+    Of a source of the server's settings by its name; by its address only where the server was
+    started with `--connect-any`.
+    """
+    settings = chosen(request, who, serving, target)
+    findings = [*checked(serving, who, settings)]
+    tables, problem = offered(serving, settings, findings)
+    shown = {
+        "place": place_of(settings),
+        "findings": findings,
+        "tables": tables,
+        "problem": None if problem is None else {"reason": str(problem), "fix": problem.fix},
+    }
+    return json_of(request, shown)
+
+
+def chosen(request: Request, who: Principal, serving: Serving, target: Target) -> Settings:
+    """Recorded without its password. Raises `UsageError`."""
+    archive = serving.archive
+    settings = settings_of(target, serving.connector, url=archive.url, schema=archive.schema)
+    record(request, who, target.told)
+    return settings
+
+
+def checked(serving: Serving, who: Principal, settings: Settings) -> Generator[Finding]:
+    """As they are found. Raises `BusyError` before the first."""
+    with serving.checks.held(who.label):
+        yield from serving.connector.checks(settings)
+
+
+def offered(
+    serving: Serving, settings: Settings, findings: list[Finding]
+) -> tuple[list[Offered], BemiError | None]:
+    """The tables of a source that the checks have reached, or why they are not known."""
+    if not any(each.check == "source" and each.level == "ok" for each in findings):
+        return [], None
+    try:
+        with serving.archive.connected() as conn:
+            known = stored.read(conn, serving.archive.schema, settings.source)
+        tables = serving.connector.tables(settings, None if known is None else known.setup)
+    except BemiError as error:
+        return [], error
+    return [*tables], None
