@@ -5,7 +5,8 @@
         connection.execute("update todo set done = true where id = 1")
 
 Loads the standard library only; `bemi.History`, which asks the history questions, and
-`bemi.stream`, which gives changes as they come, need what `bemi[worker]` installs.
+`bemi.stream`, which gives changes as they come, need what `bemi[worker]` installs, and
+`bemi.embed_token` what `bemi[embed]` does.
 """
 
 from importlib import import_module
@@ -25,6 +26,7 @@ from bemi.errors import BemiError, MissingChangesError
 if TYPE_CHECKING:
     from bemi.history.history import History as History
     from bemi.history.stream import stream as stream
+    from bemi.integrations.embed import embed_token as embed_token
 
 __version__ = "0.1.0"
 
@@ -41,7 +43,11 @@ __all__ = [
     "set_context",
 ]
 
-_LATER: Final = {"History": "bemi.history.history", "stream": "bemi.history.stream"}
+_LATER: Final = {
+    "History": ("bemi.history.history", "worker"),
+    "embed_token": ("bemi.integrations.embed", "embed"),
+    "stream": ("bemi.history.stream", "worker"),
+}
 
 _LIBRARIES: Final = ("psycopg", "psycopg2", "asyncpg", "sqlalchemy")
 
@@ -67,9 +73,10 @@ def emit(connection: Any) -> Any:
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, extra = _LATER[name]
     try:
-        return getattr(import_module(_LATER[name]), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise BemiError(
-            f"bemi.{name} needs {error.name}", fix="pip install 'bemi[worker]'"
+            f"bemi.{name} needs {error.name}", fix=f"pip install 'bemi[{extra}]'"
         ) from error

@@ -20,6 +20,8 @@ from bemi.api.envelope import Envelope
 from bemi.api.origins import origin_of
 from bemi.api.routing import STATIC, require_guards
 from bemi.api.serving import KEEPS_ACCESSES, Serving
+from bemi.embed import frame
+from bemi.embed import routes as embedded
 from bemi.errors import ConfigError
 from bemi.store import people
 from bemi.ui import pages
@@ -32,6 +34,8 @@ _PATIENCE: Final = 5
 def build(serving: Serving) -> FastAPI:
     """The whole application, but for what is around it: see `Envelope`."""
     app = application(serving, pages.ROUTERS, pages.error)
+    app.include_router(embedded.router)
+    app.include_router(frame.router, include_in_schema=False)
     static = Path(str(resources.files("bemi.ui").joinpath("static")))
     app.mount(STATIC, StaticFiles(directory=static), name="static")
     require_guards(app)

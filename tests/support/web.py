@@ -104,7 +104,8 @@ def serve(
             origins,
             write_urls={settings.source: settings.write_url} if write_urls is None else write_urls,
             connector=connector or Connector({settings.source: settings}),
-            limits=limits or Limits(asked=UNLIMITED, refused=UNLIMITED),
+            limits=limits
+            or Limits(asked=UNLIMITED, refused=UNLIMITED, of_tenant=UNLIMITED, of_embed=UNLIMITED),
         )
         app = server.build(serving)
         config = uvicorn.Config(

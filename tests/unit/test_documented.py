@@ -47,7 +47,7 @@ def test_every_command_has_a_module_and_every_module_of_a_command_is_one() -> No
 
 def test_the_filter_flags_are_the_filters() -> None:
     """The same words everywhere; a change by its id has a command of its own."""
-    no_choice = ("by_log", "within", "scope")
+    no_choice = ("by_log", "within", "scope", "own")
     names = [each.name for each in fields(Filters) if each.name not in no_choice]
     assert [flag.name for flag in fields(FilterFlags)] == [name for name in names if name != "id"]
     assert [*Filtering.__annotations__] == [*_READERS] == names

@@ -20,6 +20,7 @@ from bemi.errors import BemiError
 from bemi.store import accesses, people
 from bemi.store.people import Role
 
+Takes: TypeAlias = Role | Literal["embed"]
 _Given: TypeAlias = tuple[str, Literal["session", "token"]]
 
 _LONGEST: Final = 1000
@@ -33,11 +34,20 @@ _bearer = HTTPBearer(
 )
 
 
-class Needs:
+class Guard:
+    """What a route depends on, and what it takes: a role, or a token that an application signed for
+    an embed."""
+
+    def __init__(self, takes: Takes) -> None:
+        self.takes = takes
+
+
+class Needs(Guard):
     """What a route depends on: the principal, who has at least this role, and one of their places
     until the route has its answer, or the beginning of one. Raises `BusyError` without."""
 
     def __init__(self, role: Role) -> None:
+        super().__init__(role)
         self.role = role
 
     def __call__(
@@ -168,12 +178,13 @@ def _record(
 
 
 def asked(request: Request) -> dict[str, Any]:
-    """The parameters of the query and the path: where both have one, the path says what is done."""
+    """The parameters of the query and the path: where both have one, the path says what is done.
+    And what a token for an embed says, which no parameter changes."""
     found: dict[str, Any] = {}
     for name in request.query_params:
         values = request.query_params.getlist(name)
         found[name] = values[0] if len(values) == 1 else values
-    return found | request.path_params
+    return found | request.path_params | getattr(request.state, "said", {})
 
 
 def address_of(request: Request) -> str:

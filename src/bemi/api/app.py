@@ -17,6 +17,7 @@ from bemi.api.problems import AsPage, handle
 from bemi.api.routes import (
     changes,
     connecting,
+    embeds,
     exports,
     live,
     observing,
@@ -85,7 +86,7 @@ def application(
     app.state.as_page = as_page
     handle(app)
     app.add_exception_handler(ForbiddenError, refused)
-    for each in (sources, connecting, changes, records, live, exports, reverts, people):
+    for each in (sources, connecting, changes, records, live, exports, reverts, people, embeds):
         app.include_router(each.router)
     app.include_router(observing.router)
     for router in pages:

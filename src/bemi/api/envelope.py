@@ -4,6 +4,7 @@ Plain ASGI around the whole application, so that no answer is without it, an err
 """
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ POLICY: Final = (
     " font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
+EMBEDDED: Final = re.compile(r"/embed\.js|/embed/[^/]*|/api/v1/embed/changes")
+"""What pages of other origins ask for. These routes take no cookie, and look at origins alone."""
+
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -64,6 +68,14 @@ class Envelope:
                 answered = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     answered.setdefault(name, value)
+                if answered["Content-Security-Policy"] != POLICY:
+                    # It says which pages may frame it, of which the older header knows none.
+                    del answered["X-Frame-Options"]
+                abroad = scope.get("state", {}).get("answers_to")
+                if abroad is not None:
+                    answered["Access-Control-Allow-Origin"] = abroad
+                    answered["Access-Control-Expose-Headers"] = "Retry-After"
+                    answered.add_vary_header("Origin")
                 if self._serving.is_secure:
                     answered.setdefault("Strict-Transport-Security", "max-age=31536000")
                 answered["X-Request-Id"] = request_id
@@ -86,7 +98,9 @@ class Envelope:
                 "this server does not answer under that name",
                 fix="give it to `bemi serve --public-url`",
             )
-        if is_foreign(scope["method"], headers, self._serving.origins):
+        if not EMBEDDED.fullmatch(scope["path"]) and is_foreign(
+            scope["method"], headers, self._serving.origins
+        ):
             return problem(403, "origin", "a page of another origin had this asked")
         return None
 

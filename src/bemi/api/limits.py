@@ -11,13 +11,25 @@ from bemi.api.problems import TooManyError
 
 ASKED: Final = RateLimitItemPerMinute(600, namespace="asked")
 """By one person or program."""
+ASKED_OF_TENANT: Final = RateLimitItemPerMinute(120, namespace="tenant")
+ASKED_OF_EMBED: Final = RateLimitItemPerMinute(3000, namespace="embed")
+"""For one tenant of an embed, and for all of them."""
 REFUSED: Final = RateLimitItemPerMinute(20, namespace="refused")
 """Secrets that did not hold, from one address."""
 
 
 class Limits:
-    def __init__(self, *, asked: RateLimitItem = ASKED, refused: RateLimitItem = REFUSED) -> None:
+    def __init__(
+        self,
+        *,
+        asked: RateLimitItem = ASKED,
+        refused: RateLimitItem = REFUSED,
+        of_tenant: RateLimitItem = ASKED_OF_TENANT,
+        of_embed: RateLimitItem = ASKED_OF_EMBED,
+    ) -> None:
         self._asked = asked
+        self._of_tenant = of_tenant
+        self._of_embed = of_embed
         self._refused = refused
         # Of a window the storage keeps a number until it ends; of moving ones each key for ever.
         self._storage = MemoryStorage()
@@ -32,6 +44,12 @@ class Limits:
         """Raises `TooManyError`."""
         if not self._limiter.hit(self._asked, label):
             self._refuse(self._asked, label)
+
+    def shows(self, label: str, tenant: str) -> None:
+        """An embed, to somebody of a tenant. Raises `TooManyError`."""
+        for item, key in ((self._of_tenant, f"{label} {tenant}"), (self._of_embed, label)):
+            if not self._limiter.hit(item, key):
+                self._refuse(item, key)
 
     def failed(self, address: str) -> None:
         """A secret from there did not hold. Raises `TooManyError`.

@@ -10,10 +10,9 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from bemi.api.access import Needs
+from bemi.api.access import Guard, Takes
 from bemi.api.problems import MEDIA_TYPE
 from bemi.api.shapes import Problem
-from bemi.store.people import Role
 
 PREFIX: Final = "/api/v1"
 
@@ -35,14 +34,16 @@ def told(kind: type[BaseModel] | tuple[str, ...], status: int = 200) -> dict[str
     }
 
 
-OPEN: Final = frozenset({"/healthz", "/readyz", "/openapi.json", "/sign-in"})
+OPEN: Final = frozenset(
+    {"/healthz", "/readyz", "/openapi.json", "/sign-in", "/embed.js", "/embed/{kid}"}
+)
 """Paths that take no token; and below this one, files that are the same for all:"""
 STATIC: Final = "/static"
 
 
-def role_of(route: APIRoute) -> Role | None:
-    """The role that it takes; None where it is open."""
-    return next((each.role for each in _needs(route.dependant)), None)
+def role_of(route: APIRoute) -> Takes | None:
+    """The role that it takes, or `embed`; None where it is open."""
+    return next((each.takes for each in _guards(route.dependant)), None)
 
 
 def routes_of(app: FastAPI) -> list[BaseRoute]:
@@ -51,8 +52,8 @@ def routes_of(app: FastAPI) -> list[BaseRoute]:
 
 
 def require_guards(app: FastAPI) -> None:
-    """That no route was forgotten: each takes a role, or is meant to be open. Raises
-    RuntimeError."""
+    """That no route was forgotten: each takes a role or a token, or is meant to be open.
+    Raises RuntimeError."""
     routes = routes_of(app)
     for route in routes:
         path = getattr(route, "path", "")
@@ -65,8 +66,9 @@ def require_guards(app: FastAPI) -> None:
         raise RuntimeError("routes are missing, or are not seen here")
 
 
-def _needs(dependant: Dependant) -> Iterable[Needs]:
-    if isinstance(dependant.call, Needs):
-        yield dependant.call
+def _guards(dependant: Dependant) -> Iterable[Guard]:
+    call: Any = dependant.call
+    if isinstance(call, Guard):
+        yield call
     for each in dependant.dependencies:
-        yield from _needs(each)
+        yield from _guards(each)

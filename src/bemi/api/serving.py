@@ -28,6 +28,11 @@ QUESTIONS_OF_ONE: Final = 6
 """As many as a browser sends to a server at once."""
 
 
+EMBEDDED: Final = 6
+"""Of these threads, those that answer customers: who looks after the history has the rest."""
+EMBEDDED_OF_TENANT: Final = 3
+
+
 class Serving:
     """`origins`: those under which it is reached, the first of which goes into links. `write_urls`:
     by the names of their sources, for reverts. `connector`: what looks at sources themselves."""
@@ -55,6 +60,7 @@ class Serving:
         self.metrics = Metrics(archive)
         self.streams = Streams(self.metrics.streams)
         self.questions = Places("questions", QUESTIONS, QUESTIONS_OF_ONE)
+        self.embedded = Places("questions", EMBEDDED, EMBEDDED_OF_TENANT)
         self.exports = Exports()
         self.background = Background()
         self.readiness = Readiness(archive)

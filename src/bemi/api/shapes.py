@@ -238,11 +238,75 @@ class IssuedToken(BaseModel):
     token: str = Field(description="It is not told again.")
 
 
+class EmbeddedTable(BaseModel):
+    table: str
+    columns: list[str]
+    tenant: str | None
+    label: str | None
+
+
+class Embed(BaseModel):
+    id: int
+    kid: str = Field(description="Its name in the header of tokens, and in addresses.")
+    name: str
+    source: str
+    tables: list[EmbeddedTable]
+    tenant_context: str | None
+    context: list[str]
+    origins: list[str]
+    public_key: dict[str, str]
+    created_by: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class Embeds(BaseModel):
+    embeds: list[Embed]
+
+
+class MadeEmbed(BaseModel):
+    embed: Embed
+    private_key: dict[str, str] | None = Field(
+        description="What signs tokens, as a JSON Web Key, where none was given. It is not told"
+        " again, and the server does not keep it."
+    )
+
+
+class EmbeddedValue(BaseModel):
+    text: str | None = Field(description="Cut in the middle where it is long. Null: NULL.")
+    note: str | None = Field(description="Why it is not the value itself, such as `masked`.")
+
+
+class EmbeddedColumn(BaseModel):
+    """A side that there is not, or that is not known, is missing."""
+
+    name: str
+    before: EmbeddedValue | None = None
+    after: EmbeddedValue | None = None
+
+
+class EmbeddedChange(BaseModel):
+    """`added` and `removed`: a row that belonged to somebody else before, or does from then on."""
+
+    at: datetime
+    kind: Literal["created", "changed", "deleted", "added", "removed"]
+    table: str
+    label: str | None
+    context: dict[str, str]
+    columns: list[EmbeddedColumn]
+
+
+class EmbeddedChanges(BaseModel):
+    changes: list[EmbeddedChange]
+    next: str | None
+    language: str | None
+
+
 class Access(BaseModel):
     id: int
     at: datetime
     actor: str
-    kind: Literal["person", "token"]
+    kind: Literal["person", "token", "embed"]
     by: str | None = Field(description="Who it is, as `person 3`.")
     address: str
     action: str

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final, LiteralString
 
 import msgspec
 import psycopg
@@ -14,6 +14,12 @@ from bemi.connections import first_line
 from bemi.errors import SetupError
 from bemi.store.people import Holder
 from bemi.store.reader import JsonAsItIs
+
+_BY: Final[Mapping[str, LiteralString]] = {
+    "person": "person_id = %s",
+    "token": "token_id = %s",
+    "embed": "embed_id = %s",
+}
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -32,10 +38,10 @@ class Access(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """Which accesses: those of which all is true that is given."""
+    """Which accesses: those of which all is true that is given. `by`: the kind and the number of
+    who it was."""
 
-    person: int | None = None
-    token: int | None = None
+    by: tuple[str, int] | None = None
     action: str | None = None
     refused: bool = False
     since: datetime | None = None
@@ -71,12 +77,13 @@ def record(
     """Committed when it returns, so that nothing is told that was not recorded."""
     conn.execute(
         sql.SQL(
-            "insert into {} (person_id, token_id, actor, address, action, asked, allowed)"
-            " values (%s, %s, %s, %s, %s, %s, %s)"
+            "insert into {} (person_id, token_id, embed_id, actor, address, action, asked,"
+            " allowed) values (%s, %s, %s, %s, %s, %s, %s, %s)"
         ).format(sql.Identifier(schema, "accesses")),
         [
             who.id if who.kind == "person" else None,
             who.id if who.kind == "token" else None,
+            who.id if who.kind == "embed" else None,
             who.name,
             address,
             action,
@@ -96,9 +103,8 @@ def read(
 ) -> list[Access]:
     """The newest first; only those before the one with the number `behind`."""
     table = sql.Identifier(schema, "accesses")
-    conditions: list[tuple[str, object]] = [
-        ("person_id = %s", wanted.person),
-        ("token_id = %s", wanted.token),
+    conditions: list[tuple[LiteralString, object]] = [
+        *([] if wanted.by is None else [(_BY[wanted.by[0]], wanted.by[1])]),
         ("action = %s", wanted.action),
         ("at >= %s", wanted.since),
         ("at <= %s", wanted.until),
@@ -120,8 +126,10 @@ def read(
         return cursor.execute(
             sql.SQL(
                 "select access_id as id, at, actor,"
-                " case when token_id is null then 'person' else 'token' end as kind,"
-                " coalesce('token ' || token_id, 'person ' || person_id) as by,"
+                " case when embed_id is not null then 'embed'"
+                " when token_id is not null then 'token' else 'person' end as kind,"
+                " coalesce('embed ' || embed_id, 'token ' || token_id, 'person ' || person_id)"
+                " as by,"
                 " address, action, asked, allowed from {} where {}"
                 " order by at desc, access_id desc limit %s"
             ).format(table, sql.SQL(" and ").join(wheres)),

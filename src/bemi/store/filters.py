@@ -10,6 +10,7 @@ from uuid import UUID
 
 from bemi.errors import UsageError
 from bemi.lsn import Lsn
+from bemi.store.own import Own
 from bemi.store.scope import Scope
 from bemi.times import spell
 
@@ -105,6 +106,8 @@ class Filters:
     within: Window | Portion | None = None
     scope: Scope | None = None
     """What whoever asks may see; None is all."""
+    own: tuple[Own, ...] | None = None
+    """Only changes of rows that are a tenant's own, before or after; None is all."""
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a range in which nothing can be."""

@@ -52,9 +52,10 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Whose secret it was. `person`: who it is, or who made the token."""
+    """Whose secret it was, or for which embed a token was signed. `person`: who it is, or who made
+    the token."""
 
-    kind: Literal["person", "token"]
+    kind: Literal["person", "token", "embed"]
     id: int
     person: int | None
     name: str

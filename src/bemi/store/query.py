@@ -12,6 +12,7 @@ from psycopg import sql
 
 from bemi.keys import digested
 from bemi.store.filters import Filters, Portion, Window
+from bemi.store.own import Own
 from bemi.store.scope import Visible, like
 
 _OF_A_TRACE: Final = ("trace_id", "request_id")
@@ -140,6 +141,8 @@ def conditions(schema: str, filters: Filters) -> tuple[sql.Composed, list[object
         require(*_any_of([_context_conditions(path, value)]))
     if filters.scope is not None:
         require(*_any_of([_table_condition(entry)] for entry in filters.scope.entries))
+    if filters.own is not None:
+        require(*_any_of([_own_condition(each)] for each in filters.own))
     within = filters.within
     if isinstance(within, Window):
         require(
@@ -195,6 +198,17 @@ def _table_condition(entry: Visible) -> _Condition:
     if "*" in entry.table:
         return '(schema like %s and "table" like %s)', [like(schema), like(table)]
     return '(schema = %s and "table" = %s)', [schema, table]
+
+
+def _own_condition(own: Own) -> _Condition:
+    of: LiteralString = '(schema = %s and "table" = %s)'
+    if own.column is None:
+        return of, [own.schema, own.table]
+    # Two expressions that an index can have, each.
+    return (
+        f"({of} and (after ->> %s::text = %s or before ->> %s::text = %s))",
+        [own.schema, own.table, *(own.column, own.tenant) * 2],
+    )
 
 
 def _context_conditions(path: str, value: str) -> list[_Condition]:

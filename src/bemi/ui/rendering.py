@@ -136,3 +136,7 @@ def _around(request: Request, who: Principal | None) -> dict[str, Any]:
         "to": to,
         "at": at,
     }
+
+
+def written(template: str, /, **values: Any) -> str:
+    return _templates.get_template(template).render(**values)

@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from bemi.config import Settings
 from bemi.embedded import Server
-from tests.support import attic, databases, hostile, parts
+from tests.support import attic, databases, hostile, orders, parts
 from tests.support.web import Web, serve
 
 
@@ -22,6 +22,16 @@ def hostile_web(server: Server) -> Iterator[Web]:
     """Of a history in which everything is written by somebody who means ill."""
     with databases.pair(server) as urls:
         settings = hostile.filled(*urls)
+        server.start()
+        with serve(settings) as running:
+            yield running
+
+
+@pytest.fixture(scope="session")
+def shop(server: Server) -> Iterator[Web]:
+    """Of a history of several customers."""
+    with databases.pair(server) as urls:
+        settings = orders.filled(*urls)
         server.start()
         with serve(settings) as running:
             yield running

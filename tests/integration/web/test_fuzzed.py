@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance
 from bemi.store import people
 from tests.support import openapi
 from tests.support.attic import BIG, HOSTILE
+from tests.support.embedding import Embedding
 from tests.support.web import Web
 
 REQUESTS: Final = int(os.environ.get("BEMI_TEST_REQUESTS", "3"))
@@ -49,13 +50,15 @@ def operations() -> list[APIOperation[Any, Any, Any, Any]]:
 def test_no_value_is_an_error_of_the_server(
     web: Web, operation: APIOperation[Any, Any, Any, Any], seed: int
 ) -> None:
-    token = web.token("admin")
+    token = Embedding(web).token() if "/embed/" in operation.path else web.token("admin")
     own: dict[str, Any] = {}
     if "{id}" in operation.path and "changes" not in operation.path:
         # Whoever is disabled or revoked is nobody that the test needs.
         with web.conn() as conn:
             if "people" in operation.path:
                 own["id"] = people.add_person(conn, "bemi", people.new_secret(), "viewer", None).id
+            elif "embeds" in operation.path:
+                own["id"] = Embedding(web).id
             else:
                 own["id"], _ = people.add_token(
                     conn, "bemi", "x", "viewer", None, created_by="ada", lasts=None

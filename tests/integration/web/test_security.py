@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from limits import RateLimitItemPerMinute
 from psycopg.conninfo import make_conninfo
 
+from bemi.api.access import Takes
 from bemi.api.archive import Archive
 from bemi.api.limits import Limits
 from bemi.api.principals import ROLES
@@ -21,17 +22,18 @@ from bemi.config import Settings
 from bemi.errors import SetupError
 from bemi.store import people
 from bemi.store.grants import ASKED, READABLE, grant
-from bemi.store.people import Role, digest_of
+from bemi.store.people import digest_of
+from tests.support.embedding import ORIGIN, Embedding
 from tests.support.waiting import until
 from tests.support.web import API, Web, serve
 
 FOREIGN: Final = "https://evil.example"
 
 Call = tuple[str, str, dict[str, Any]]
-Every = list[tuple[Role | None, Call]]
+Every = list[tuple[Takes | None, Call]]
 
 
-def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Role | None, Call]]:
+def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Takes | None, Call]]:
     """A request of each route that succeeds for who may, with the role that it takes. `viewer`: who
     is to have an export."""
     updated = web.get("/changes", table="todo", changed="done")["changes"][0]
@@ -47,6 +49,7 @@ def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Role | None, Call]]:
     undoing = web.as_admin.post(f"{API}/reverts/plan", json={"ids": [gone]}).json()["plan"]
     export = viewer.post(f"{API}/exports", json={"limit": 1}).json()["id"]
     until(lambda: web.get(f"/exports/{export}", viewer)["state"] == "done", 10, "it is written")
+    embedding = Embedding(web)
     record = {"table": "todo", "key": "2"}
     bodies: dict[tuple[str, str], dict[str, Any]] = {
         ("GET", "/record"): {"params": record},
@@ -87,13 +90,19 @@ def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Role | None, Call]]:
         ("POST", "/people"): {"json": {"name": people.new_secret(), "role": "viewer"}},
         ("PATCH", "/people/{id}"): {"json": {"role": "editor"}},
         ("POST", "/tokens"): {"json": {"name": "x", "role": "viewer"}},
+        ("POST", "/embeds"): {"json": embedding.bound},
     }
     for route in api_routes(web):
         for method in sorted(route.methods or ()):
             path = route.path.removeprefix(API)
-            ids = {"people": person.id, "tokens": token, "exports": export}
+            ids = {
+                "people": person.id,
+                "tokens": token,
+                "exports": export,
+                "embeds": Embedding(web).id,
+            }
             id = ids.get(path.split("/")[1], change)
-            filled = route.path.replace("{id}", str(id))
+            filled = route.path.replace("{id}", str(id)).replace("{kid}", embedding.kid)
             filled = re.sub(r"\{\w+(:path)?\}", "1", filled)
             yield role_of(route), (method, filled, bodies.get((method, path), {}))
 
@@ -168,6 +177,11 @@ def test_what_takes_more_than_a_viewer(web: Web) -> None:
         ("POST", "/settings/tokens/revoke"): "admin",
         ("GET", "/settings/accesses"): "admin",
         ("GET", "/settings/accesses/filter"): "admin",
+        ("GET", "/embeds"): "admin",
+        ("POST", "/embeds"): "admin",
+        ("DELETE", "/embeds/{id}"): "admin",
+        ("GET", "/embed/changes"): "embed",
+        ("OPTIONS", "/embed/changes"): "embed",
     }
 
 
@@ -193,7 +207,7 @@ def test_a_role_that_is_too_low_may_not(web: Web, every: Every) -> None:
     clients = {role: web.client(web.token(role)) for role in ROLES}
     number = 0
     for role, call in every:
-        if role is not None:
+        if role is not None and role != "embed":
             for lower in ROLES[: ROLES.index(role)]:
                 assert asked(clients[lower], call) == 403, call
                 number += 1
@@ -221,9 +235,11 @@ def test_pages_of_another_origin_may_not(web: Web, every: Every) -> None:
         web.client(token, Host="evil.example"),
     ]
     for role, call in every:
+        # Of these, none has a token for an embed.
+        unknown = (401,) if role == "embed" else ()
         if role is not None:
             for client in foreign:
-                assert asked(client, call) in (403, 421), call
+                assert asked(client, call) in (403, 421, *unknown), call
 
 
 def test_a_form_of_another_site_does_nothing(web: Web, every: Every) -> None:
@@ -247,12 +263,13 @@ def test_a_form_of_another_site_does_nothing(web: Web, every: Every) -> None:
 
 
 def test_who_may_succeeds(web: Web) -> None:
-    clients = {role: web.client(web.token(role)) for role in ROLES}
+    clients: dict[Takes, httpx.Client] = {role: web.client(web.token(role)) for role in ROLES}
+    clients["embed"] = Embedding(web).client(Origin=ORIGIN)
     for role, call in calls(web, clients["viewer"]):
         if call[1] == "/sign-in":
             continue
         client = web.nobody if role is None else clients[role]
-        assert asked(client, call) in (200, 201, 202, 303), call
+        assert asked(client, call) in (200, 201, 202, 204, 303), call
 
 
 def test_what_a_session_may_it_may_until_it_ends(web: Web) -> None:
@@ -293,11 +310,14 @@ def test_a_proxy_may_ask_for_a_password_of_its_own(web: Web) -> None:
 def test_no_secret_is_in_the_store(web: Web) -> None:
     token = web.token("viewer")
     web.client(token).get(f"{API}/me")
+    embedding = Embedding(web)
+    embedding.client().get(f"{API}/embed/changes")
     with web.conn() as conn:
-        for table in ("people", "sessions", "sign_in_links", "api_tokens", "accesses"):
+        for table in ("people", "sessions", "sign_in_links", "api_tokens", "embeds", "accesses"):
             for (row,) in conn.execute(f"select t::text from bemi.{table} t".encode()):
                 assert token not in row
                 assert web.admin_session not in row
+                assert embedding.key["d"] not in row
 
 
 def test_headers_of_every_answer(web: Web) -> None:
@@ -422,7 +442,7 @@ def test_nobody_takes_all_threads(web: Web) -> None:
 
 
 def test_readers_of_the_history_read_nothing_of_people(web: Web) -> None:
-    private = {"people", "sessions", "sign_in_links", "api_tokens", "accesses"}
+    private = {"people", "sessions", "sign_in_links", "api_tokens", "embeds", "accesses"}
     assert not private & {*READABLE, *ASKED}
     with web.conn() as conn:
         role = f"reader_of_{conn.info.dbname}"

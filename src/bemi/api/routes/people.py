@@ -72,7 +72,7 @@ class Chosen(Asked):
     """Which accesses: those of which all is true that is given."""
 
     by: Text | None = Field(
-        None, description="Who: `person 3`, or `token 4`.", examples=["person 3"]
+        None, description="Who: `person 3`, `token 4` or `embed 5`.", examples=["person 3"]
     )
     action: Text | None = Field(
         None, description="As the log has it.", examples=["GET /api/v1/changes"]
@@ -83,10 +83,8 @@ class Chosen(Asked):
 
     def wanted(self) -> Wanted:
         """Raises `UsageError`."""
-        person, token = _who(self.by)
         return Wanted(
-            person=person,
-            token=token,
+            by=None if self.by is None else _who(self.by),
             action=self.action,
             refused=self.refused,
             since=_time("since", self.since),
@@ -241,18 +239,17 @@ def logged(serving: Serving, asked: Paged) -> tuple[list[Access], int | None]:
     return found[: asked.limit], following
 
 
-_WHO: Final = re.compile(r"(person|token) ([1-9][0-9]{0,8})")
+_WHO: Final = re.compile(r"(person|token|embed) ([1-9][0-9]{0,8})")
 
 
-def _who(by: str | None) -> tuple[int | None, int | None]:
+def _who(by: str) -> tuple[str, int]:
     """Raises `UsageError`."""
-    if by is None:
-        return None, None
     found = _WHO.fullmatch(by)
     if found is None:
-        raise UsageError(f"by: {by!r} names nobody", fix="give it as `person 3`, or as `token 4`")
-    number = int(found[2])
-    return (number, None) if found[1] == "person" else (None, number)
+        raise UsageError(
+            f"by: {by!r} names nobody", fix="give it as `person 3`, `token 4` or `embed 5`"
+        )
+    return found[1], int(found[2])
 
 
 def _time(name: str, text: str | None) -> datetime | None:

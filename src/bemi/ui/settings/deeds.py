@@ -71,6 +71,10 @@ WORDS: Final = {
     "POST /api/v1/tokens": "made a token, by the API",
     "DELETE /api/v1/tokens/{id}": "revoked a token, by the API",
     "GET /api/v1/accesses": "read accesses",
+    "GET /api/v1/embeds": "read embeds",
+    "POST /api/v1/embeds": "made an embed, by the API",
+    "DELETE /api/v1/embeds/{id}": "revoked an embed, by the API",
+    "GET /api/v1/embed/changes": "showed a customer their history",
     "GET /metrics": "read metrics",
 }
 """What is not among them is shown as the log has it."""

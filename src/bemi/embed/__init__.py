@@ -1,0 +1,1 @@
+"""What customers of an application see of its history, in the application's own pages."""
