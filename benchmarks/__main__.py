@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from benchmarks import drain, end_to_end, history, latency, memory, orders, sending, servers
+from benchmarks import drain, end_to_end, history, latency, memory, orders, sending, servers, web
 from benchmarks.figures import Contest, Latency, Memory
 from benchmarks.history import Answer, Streamed
 from benchmarks.sending import Sending
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 Figure = Answer | Contest | Latency | Memory | Sending | Streamed
-PARTS: Final = ("drain", "end-to-end", "latency", "memory", "sending", "history")
+PARTS: Final = ("drain", "end-to-end", "latency", "memory", "sending", "history", "web")
 
 
 def main() -> None:
@@ -66,6 +66,9 @@ def main() -> None:
                     found[part] = [
                         *history.measure(options.changes or (500_000 if quick else 10_000_000))
                     ]
+                case "web":
+                    asked = options.changes or (500_000 if quick else 10_000_000)
+                    found[part] = [*web.measure(asked, 20 if quick else 120)]
                 case _:
                     found[part] = [plan() for plan in plans[part]]
         version = running.source_conn.info.server_version
@@ -114,7 +117,7 @@ def _print(machine: dict[str, Any], figures: list[Figure]) -> None:
                     f"{figure.median}",
                     f"{figure.p95}",
                     _held(figure.p95, figure.goal),
-                    f"{figure.cpu}",
+                    "" if figure.cpu is None else f"{figure.cpu}",
                 )
             case Streamed():
                 streams.add_row(

@@ -22,7 +22,7 @@ from bemi.embedded import Server
 from bemi.history.history import History
 from bemi.history.state import Asked, asked, rows
 from bemi.lsn import Lsn
-from bemi.store import migrate, reader
+from bemi.store import hourly, migrate, reader
 from bemi.store.filters import Filters
 
 BEGIN: Final = datetime(2026, 1, 5, tzinfo=UTC)
@@ -31,7 +31,7 @@ _EACH: Final = 10
 _ASKED: Final = 200
 _AT_ONCE: Final = 1_000_000
 # No checkpoint in the middle; vacuum is done by hand, when all is written.
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "shared_buffers": "1GB",
     "max_wal_size": "16GB",
     "checkpoint_timeout": "1h",
@@ -49,7 +49,7 @@ class Answer:
     asked: int
     median: float
     p95: float
-    cpu: float
+    cpu: float | None
     goal: float
     """For the 95th percentile."""
 
@@ -122,10 +122,10 @@ from (values (1, 'id', 'bigint'), (2, 'task', 'text'), (3, 'done', 'boolean'),
 
 def measure(changes: int) -> Iterator[Answer | Streamed]:
     """Fills a history of its own, and asks it."""
-    with Server(settings=_SETTINGS) as server:
+    with Server(settings=SETTINGS) as server:
         url = server.create_database("history")
         with psycopg.connect(url, autocommit=True) as conn:
-            _fill(conn, changes)
+            fill(conn, changes)
         with psycopg.connect(url, autocommit=True) as conn:
             yield from _answers(conn, changes)
             yield from _streams(conn, changes)
@@ -139,25 +139,26 @@ def measure(changes: int) -> Iterator[Answer | Streamed]:
             )
 
 
-def _fill(conn: psycopg.Connection[Any], changes: int) -> None:
+def fill(conn: psycopg.Connection[Any], changes: int, begin: datetime = BEGIN) -> None:
+    """From `begin` on, as many changes in the days that there are, and what the worker counts."""
     migrate.migrate(conn, "bemi")
     conn.execute(_BOOKS.encode())
-    conn.execute("select bemi.ensure_partitions(%s, %s)", [BEGIN, BEGIN + timedelta(days=DAYS)])
+    conn.execute("select bemi.ensure_partitions(%s, %s)", [begin, begin + timedelta(days=DAYS)])
     transactions = changes // _EACH
     for first in range(0, transactions, _AT_ONCE // _EACH):
         given = {
             "first": first,
             "last": min(first + _AT_ONCE // _EACH, transactions) - 1,
             "records": changes // 10,
-            "begin": BEGIN,
+            "begin": begin,
             "pause": timedelta(days=DAYS) / transactions,
         }
         conn.execute(_CONTEXTS, given)
         conn.execute(_CHANGES, given)
     conn.execute(
-        "insert into bemi.checkpoints (source_id, epoch, position, committed_at)"
-        " values (1, 1, %s, %s)",
-        [1_000_000 + transactions * 1000, BEGIN + timedelta(days=DAYS)],
+        "insert into bemi.checkpoints"
+        " (source_id, epoch, position, committed_at, uncounted_since) values (1, 1, %s, %s, %s)",
+        [1_000_000 + transactions * 1000, begin + timedelta(days=DAYS), begin],
     )
     # Partitions are autovacuum's, the tables above them the store's own upkeep's.
     for (partition,) in conn.execute(
@@ -167,6 +168,7 @@ def _fill(conn: psycopg.Connection[Any], changes: int) -> None:
         conn.execute(f"vacuum (analyze) {partition}".encode())
     conn.execute("analyze bemi.contexts (id)")
     conn.execute("analyze bemi.row_changes (context_id, epoch)")
+    hourly.count(conn, "bemi", "shop")
 
 
 def _time(changes: int, part: float) -> datetime:

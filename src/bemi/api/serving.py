@@ -24,6 +24,8 @@ KEEPS_ACCESSES: Final = timedelta(days=400)
 """Auditors look back for a year."""
 QUESTIONS: Final = 10
 """Threads in which they are answered. Some need two connections; exports have their own."""
+WAITING: Final = 50
+"""Questions that wait for a thread, or for those before them."""
 QUESTIONS_OF_ONE: Final = 6
 """As many as a browser sends to a server at once."""
 
@@ -59,7 +61,7 @@ class Serving:
         self.keeps_accesses = keeps_accesses
         self.metrics = Metrics(archive)
         self.streams = Streams(self.metrics.streams)
-        self.questions = Places("questions", QUESTIONS, QUESTIONS_OF_ONE)
+        self.questions = Places("questions", QUESTIONS + WAITING, QUESTIONS_OF_ONE)
         self.embedded = Places("questions", EMBEDDED, EMBEDDED_OF_TENANT)
         self.exports = Exports()
         self.background = Background()
