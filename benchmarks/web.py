@@ -100,7 +100,7 @@ def _served(url: str) -> Iterator[str]:
         [sys.executable, "-m", "bemi", "serve", "--port", "0"],
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=None,
         text=True,
     )
     try:

@@ -167,6 +167,12 @@ def test_what_is_complete_since_when_and_what_is_missing_and_why(at: Tracked) ->
     assert back.end.position <= again["commit_position"]
 
 
+def test_positions_are_of_any_size(at: Tracked) -> None:
+    """Some in the first 2 GB of a log, which have 32 bits, and some behind them."""
+    at.destination.execute("update bemi.checkpoints set position = position + (1::bigint << 33)")
+    assert read(at)["public.fresh"].state == "known"
+
+
 def test_a_baseline_makes_the_rows_known(at: Tracked) -> None:
     before = here(at)
     take(at.settings)

@@ -78,7 +78,7 @@ class Found:
             given = {
                 "keys": [key for key, _ in keys],
                 "epochs": [epoch for _, (epoch, _) in keys],
-                "positions": [position for _, (_, position) in keys],
+                "positions": [int(position) for _, (_, position) in keys],
                 "names": self._family.names,
                 "relations": [*self._family.relations],
             }
@@ -109,7 +109,7 @@ class Found:
                 self._asked.statement(_NEIGHBOURS),
                 {
                     "epochs": [place[0] for place in some],
-                    "positions": [place[1] for place in some],
+                    "positions": [int(place[1]) for place in some],
                     "ordinals": [place[2] for place in some],
                     "relations": [*self._family.relations],
                 },

@@ -186,7 +186,7 @@ def _with_earlier(
             **parameters,
             "relations": [relation for relation, _ in lacking],
             "keys": [key for _, key in lacking],
-            "positions": [image.place[1] for image in lacking.values()],
+            "positions": [int(image.place[1]) for image in lacking.values()],
             "ordinals": [image.place[2] for image in lacking.values()],
             "names": list({name for row in wanted for name in row.names}),
             "unsent": UNSENT,

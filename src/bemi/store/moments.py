@@ -76,6 +76,6 @@ def _nearest(
             "where commit_position {} limit %s) near "
             "where near.epoch = p.epoch limit 1) c"
         ).format(sql.Identifier(schema, "row_changes"), towards),
-        [[epoch for epoch, _ in ordered], [position for _, position in ordered], _NEAR],
+        [[epoch for epoch, _ in ordered], [int(position) for _, position in ordered], _NEAR],
     )
     return {(epoch, position): time for epoch, position, time in rows}
