@@ -76,8 +76,9 @@ insert into bemi.row_changes (committed_at, commit_position, position, context_i
 select
     s.at, 1000000 + t * 1000, 1000000 + t * 1000 - 500 + o,
     (((s.at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44) | (1::bigint << 32) | t,
-    (lpad(to_hex(1000000 + t * 1000), 12, '0') || '8' || lpad(to_hex(o), 3, '0') || '8'
-        || lpad(to_hex(t), 15, '0'))::uuid,
+    (substr(p.h, 1, 12) || '8' || substr(p.h, 13, 3)
+        || to_hex(128 + ('x' || substr(p.h, 16))::bit(4)::int * 4)
+        || lpad(to_hex(o), 3, '0') || lpad(to_hex(t), 11, '0'))::uuid,
     o, 1, 16385, case when s.n < %(records)s then 'CREATE' else 'UPDATE' end, 'public', 'todo',
     k.k::text,
     jsonb_build_object('id', k.k, 'task', 'todo of ' || s.n, 'done', s.n %% 2 = 0,
@@ -86,7 +87,8 @@ select
     case when s.n >= %(records)s then '{"task": "todo of before", "done": true}'::jsonb end
 from generate_series(%(first)s::bigint, %(last)s) t, generate_series(1, 10) o,
     lateral (select t * 10 + o - 1 as n, %(begin)s + t * %(pause)s::interval as at) s,
-    lateral (select s.n * 7919 %% %(records)s as k) k
+    lateral (select s.n * 7919 %% %(records)s as k) k,
+    lateral (select lpad(to_hex(1000000 + t * 1000), 16, '0') as h) p
 """
 
 _CONTEXTS: Final = """
