@@ -80,6 +80,13 @@ def test_commands_and_flags_that_a_page_names_exist(page: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pictures_that_a_page_shows_are_there_and_have_words(page: Path) -> None:
+    for words, file in re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", page.read_text(encoding="utf-8")):
+        assert len(words) > 20, file
+        assert 0 < (page.parent / file).stat().st_size < 150_000, file
+
+
 def test_the_first_page_links_to_all_others_but_the_decisions() -> None:
     linked = _linked("index.md") | {
         f"integrations/{page}" for page in _linked("integrations/index.md")
