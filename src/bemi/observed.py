@@ -103,6 +103,21 @@ class Offered(msgspec.Struct, frozen=True):
         return f"{self.schema}.{self.name}"
 
 
+Fate = Literal["same", "otherwise", "silent", "skipped"]
+"""What rules do to a change: nothing; some values are stored otherwise; it is none, since it alters
+ignored and excluded columns only; a rule of `skip` leaves it out."""
+
+
+class KnownTable(msgspec.Struct, frozen=True):
+    """A table as the history knew it last. `identity` is the replica identity's letter."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    identity: str
+
+
 def price(each: Price) -> str:
     """A table's prices in a line."""
     full = "unknown, as there are no statistics of its rows"

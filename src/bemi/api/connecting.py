@@ -6,7 +6,7 @@ typed is in the settings of one request, and nowhere else.
 """
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 import psycopg
@@ -18,9 +18,10 @@ from bemi.api.places import Places
 from bemi.config import Settings
 from bemi.connections import describe
 from bemi.errors import UsageError
-from bemi.observed import Finding, Offered, Seen
+from bemi.observed import Fate, Finding, KnownTable, Offered, Seen
+from bemi.rules import Rules
 from bemi.store.completeness import SourceCoverage
-from bemi.store.reader import SourceStatus
+from bemi.store.reader import SourceStatus, StoredChange
 from bemi.store.sources import Setup
 
 MOST: Final = 4
@@ -45,6 +46,10 @@ class Connector(Protocol):
     def checks(self, settings: Settings) -> Generator[Finding]: ...
 
     def tables(self, settings: Settings, setup: Setup | None) -> Sequence[Offered]: ...
+
+    def preview(
+        self, rules: Rules, tables: Iterable[KnownTable], changes: Iterable[StoredChange]
+    ) -> Sequence[tuple[Fate, StoredChange | None]]: ...
 
 
 class Target(Asked):

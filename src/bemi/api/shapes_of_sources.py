@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from bemi.observed import Level
+from bemi.api.shapes import Change
+from bemi.observed import Fate, Level
 
 
 class NotTracked(BaseModel):
@@ -89,3 +90,17 @@ class Checked(BaseModel):
     findings: list[Finding]
     tables: list[Offered] = Field(description="None where the source could not be reached.")
     problem: Reason | None = Field(description="Why the tables are not known.")
+
+
+class Effect(BaseModel):
+    fate: Fate = Field(
+        description="`otherwise`: some values are stored otherwise; `silent`: it alters ignored and"
+        " excluded columns only; `skipped`: a rule of `skip` leaves it out."
+    )
+    change: Change
+    stored: Change | None = Field(description="As it would be stored; null where it would not.")
+
+
+class Tried(BaseModel):
+    changes: list[Effect]
+    unmatched: list[str] = Field(description="Rules that match nothing, each in a sentence.")

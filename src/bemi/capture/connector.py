@@ -3,20 +3,23 @@
 What `bemi serve` gives to the server, which knows no capture.
 """
 
-from collections.abc import Generator, Mapping
+import secrets
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
 
 from bemi.capture import live, preflight
+from bemi.capture.preview import Preview
 from bemi.capture.tables import TableState, survey, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import connect, explained
-from bemi.observed import Finding, Offered, Seen
+from bemi.observed import Fate, Finding, KnownTable, Offered, Seen
+from bemi.rules import Rules
 from bemi.settings import parse
 from bemi.store.completeness import SourceCoverage
-from bemi.store.reader import SourceStatus
+from bemi.store.reader import SourceStatus, StoredChange
 from bemi.store.sources import Setup
 
 _PATIENCE: Final = 2
@@ -44,6 +47,7 @@ class Connector:
     def __init__(self, settings: Mapping[str, Settings], *, takes_any: bool = False) -> None:
         self._settings = dict(settings)
         self.takes_any = takes_any
+        self._digest_key = secrets.token_hex()
 
     @property
     def settings(self) -> Mapping[str, Settings]:
@@ -80,6 +84,14 @@ class Connector:
                 for oid, rows, size in conn.execute(_SIZES, [[state.oid for state in states]])
             }
         return [_offered(state, *sizes.get(state.oid, (None, None))) for state in states]
+
+    def preview(
+        self, rules: Rules, tables: Iterable[KnownTable], changes: Iterable[StoredChange]
+    ) -> list[tuple[Fate, StoredChange | None]]:
+        """What becomes of each change, and how it would be stored. Digests are of a key of this
+        process's own."""
+        preview = Preview(rules, tables, self._digest_key)
+        return [preview.of(each) for each in changes]
 
 
 def _connected(settings: Settings, seconds: int) -> psycopg.Connection[Any]:

@@ -34,6 +34,7 @@ ASKED: Final[Mapping[str, Sequence[str]]] = {
     "table_versions": (
         *("source_id", "epoch", "relation", "from_position", "from_ordinal", "read_position"),
         *("schema", "table", "partition", "columns", "primary_key", "told"),
+        "replica_identity",
     ),
     "contexts": ("id", "dropped"),
     "counted": (),

@@ -10,6 +10,8 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from bemi.observed import KnownTable
+
 
 class ShapeColumn(msgspec.Struct, frozen=True):
     """`number` is 0 where it is not known."""
@@ -56,6 +58,25 @@ def read(
             rewritten,
         )
         for position, ordinal, columns, key, rewritten in rows
+    ]
+
+
+def last(conn: psycopg.Connection[Any], schema: str, source: str) -> list[KnownTable]:
+    """The tables of the source called so, each as it was known last, by their names."""
+    rows = conn.execute(
+        sql.SQL(
+            'select distinct on (v.schema, v."table") v.schema, v."table", '
+            "array(select c ->> 'name' from jsonb_array_elements(v.columns) c), "
+            "v.primary_key, v.replica_identity "
+            "from {} v join {} s using (source_id) where s.name = %s "
+            'order by v.schema, v."table", v.epoch desc, v.read_position desc, '
+            "v.from_position desc, v.from_ordinal desc"
+        ).format(sql.Identifier(schema, "table_versions"), sql.Identifier(schema, "sources")),
+        [source],
+    )
+    return [
+        KnownTable(name, table, tuple(columns), tuple(key), identity)
+        for name, table, columns, key, identity in rows
     ]
 
 

@@ -12,6 +12,7 @@ from bemi.ui import (
     connecting,
     record,
     revert,
+    rules,
     signing,
     sources,
     table,
@@ -39,6 +40,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     tokens.router,
     accesses.router,
     connecting.router,
+    rules.router,
 )
 
 _KEPT: Final = ("retry-after", "www-authenticate", "allow")

@@ -66,6 +66,7 @@ def calls(web: Web, viewer: httpx.Client) -> Iterator[tuple[Takes | None, Call]]
         ("GET", "/table"): {"params": {"table": "todo"}},
         ("POST", "/sources/connect"): {"data": {"source": "attic"}},
         ("POST", "/sources/checks"): {"json": {"source": "attic"}},
+        ("POST", "/sources/rules"): {"json": {"rules": {"mask": ["task"]}}},
         ("POST", "/theme"): {"data": {"theme": "dark"}},
         ("POST", "/settings/people"): {
             "data": {"name": people.new_secret(), "role": "viewer", "sees": "all"}
@@ -156,7 +157,9 @@ def test_what_takes_more_than_a_viewer(web: Web) -> None:
         ("GET", "/sources/connect"): "admin",
         ("POST", "/sources/connect"): "admin",
         ("POST", "/sources/checks"): "admin",
+        ("POST", "/sources/rules"): "admin",
         ("GET", "/sources/plan"): "admin",
+        ("GET", "/sources/rules"): "admin",
         ("GET", "/people"): "admin",
         ("POST", "/people"): "admin",
         ("PATCH", "/people/{id}"): "admin",

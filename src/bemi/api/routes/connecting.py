@@ -1,13 +1,17 @@
 """Looking at a source before it is captured, or while it is: checks, and its tables."""
 
+import json
 from collections.abc import Generator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
+from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
-from bemi.api import shapes_of_sources
+from bemi.api import previewing, shapes_of_sources
 from bemi.api.access import Admin, record
 from bemi.api.answers import json_of
+from bemi.api.asking import Asked, Text
 from bemi.api.connecting import Target, place_of, settings_of
 from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
@@ -38,6 +42,32 @@ def check_source(request: Request, who: Admin, serving: Served, target: Target) 
         "problem": None if problem is None else {"reason": str(problem), "fix": problem.fix},
     }
     return json_of(request, shown)
+
+
+def _told(rules: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for what no answer could repeat."""
+    json.dumps(rules, ensure_ascii=False).encode()
+    return rules
+
+
+class Tried(Asked):
+    """`rules` as the table `[rules]` of the file of settings has them."""
+
+    rules: Annotated[dict[str, Any], AfterValidator(_told)]
+    source: Text | None = None
+    table: Text | None = Field(None, description="Only changes of this table.")
+
+
+@router.post("/sources/rules", **told(shapes_of_sources.Tried))
+def try_rules(request: Request, who: Admin, serving: Served, tried: Tried) -> Response:
+    """What rules would have made of the last changes of the tables that they are about, 100 of at
+    most 20 tables, and which of the rules match nothing. Nothing is stored. Digests are made with
+    a key of the server's own."""
+    record(request, who, tried.model_dump())
+    found = previewing.preview(
+        serving, who, previewing.rules_of(tried.rules), source=tried.source, table=tried.table
+    )
+    return json_of(request, {"changes": found.effects, "unmatched": found.unmatched})
 
 
 def chosen(request: Request, who: Principal, serving: Serving, target: Target) -> Settings:
