@@ -56,6 +56,7 @@ def command(*, keep: bool = False, serve: bool = False) -> int:
         Stay up afterwards, to play with, until Ctrl-C or SIGTERM.
     serve
         Show it in the browser, as `bemi serve` does, while the application goes on, until Ctrl-C.
+        On a desktop its terminal opens the browser by itself.
     """
     # Loaded here: every other command does without them.
     from bemi.cli import output
@@ -265,11 +266,25 @@ def _serve(settings: "Settings", connection: "psycopg.Connection[Any]") -> None:
             write_urls={settings.source: settings.write_url},
             connector=connector({settings.source: settings}),
             sign_in_link=False,
-            say=_say,
+            say=_show,
         )
     finally:
         stop.set()
         application.join()
+
+
+def _show(text: str) -> None:
+    """With the browser, where there is one to be seen, for the link that leads in."""
+    import os
+    import re
+    import webbrowser
+
+    _say(text)
+    link = re.search(r"https?://\S+\?link=\S+", text)
+    screens = ("DISPLAY", "WAYLAND_DISPLAY")
+    is_seen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, screens))
+    if link and is_seen and sys.stdout.isatty():
+        webbrowser.open(link[0])
 
 
 def _go_on(connection: "psycopg.Connection[Any]", stop: threading.Event) -> None:
