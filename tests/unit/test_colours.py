@@ -48,3 +48,15 @@ def test_no_colour_stands_outside_of_the_tokens() -> None:
     behind = CSS.partition("@layer base {")[2]
     assert behind
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgba?\(|hsla?\(", behind)
+
+
+def test_embeds_have_the_same_colours_unless_the_application_says_others() -> None:
+    script = resources.files("bemi.embed").joinpath("static", "bemi-embed.js")
+    own = re.findall(
+        r"--([\w-]+): var\(--bemi-([\w-]+), light-dark\(#(\w{6}), #(\w{6})\)\);",
+        script.read_text(encoding="utf-8"),
+    )
+    assert len(own) > 10
+    for name, given, light, dark in own:
+        assert name == given
+        assert TOKENS[name] == (light, dark)

@@ -128,7 +128,8 @@ def _shown(image: Mapping[str, Any], columns: Collection[str]) -> dict[str, Any]
 def _label(part: Part, image: Mapping[str, Any], flags: Collection[str]) -> str | None:
     if part.label not in part.columns or image.get(part.label) is None:
         return None
-    return _value(image[part.label], part.label, flags).text
+    text = _value(image[part.label], part.label, flags).text
+    return None if text is None else cut(text, _LONGEST_NAME)
 
 
 def _member(context: Mapping[str, Any], name: str) -> str | None:

@@ -13,6 +13,7 @@ const WORDS = {
     removed: "{row} was removed",
     somebody: "Somebody",
     fields: "{count} fields",
+    details: "Details",
     before: "before:",
     after: "after:",
     nothing: "nothing",
@@ -40,6 +41,7 @@ const WORDS = {
     removed: "{row} wurde entfernt",
     somebody: "Jemand",
     fields: "{count} Felder",
+    details: "Einzelheiten",
     before: "vorher:",
     after: "nachher:",
     nothing: "nichts",
@@ -67,6 +69,7 @@ const WORDS = {
     removed: "{row} a été retiré",
     somebody: "Quelqu’un",
     fields: "{count} champs",
+    details: "Détails",
     before: "avant :",
     after: "après :",
     nothing: "rien",
@@ -112,6 +115,7 @@ SHEET.replaceSync(`
   overflow-wrap: anywhere;
 }
 :host([hidden]) { display: none; }
+section { container-type: inline-size; }
 ol, dl, dd, p { margin: 0; padding: 0; list-style: none; }
 li { padding: var(--space) 0 var(--space) var(--space); border-bottom: 1px solid var(--line); border-left: 3px solid var(--update); }
 li.created, li.added { border-left-color: var(--create); }
@@ -132,7 +136,8 @@ summary { cursor: pointer; width: fit-content; }
 button { font: inherit; color: inherit; background: var(--ground); border: 1px solid var(--edge); border-radius: var(--round); padding: 0.25rem var(--space); min-height: 2.5rem; margin: var(--space) var(--space) 0 0; cursor: pointer; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-@media (max-width: 30rem) { dl > div { grid-template-columns: minmax(0, 1fr); } }
+[role="status"] { padding: 0.25rem 0; }
+@container (max-width: 30rem) { .head { display: block; } dl > div { grid-template-columns: minmax(0, 1fr); } }
 `);
 
 const own = (from, name) => (from && Object.hasOwn(from, name) ? from[name] : undefined);
@@ -217,7 +222,7 @@ class BemiHistory extends HTMLElement {
     try {
       // Of what is theirs, some pages may have nothing that is told.
       for (let pages = 0; pages < 10; pages += 1) {
-        const page = await this.#page();
+        const page = await this.#page(turn);
         if (turn !== this.#turn) return;
         this.#speak(page.language);
         this.#next = page.next;
@@ -241,12 +246,13 @@ class BemiHistory extends HTMLElement {
     }
   }
 
-  async #page() {
+  async #page(turn) {
     const url = new URL("/api/v1/embed/changes", SERVER);
     const asked = { table: this.getAttribute("table"), key: this.getAttribute("key"), behind: this.#next, limit: this.getAttribute("limit") };
     for (const [name, value] of Object.entries(asked)) if (value) url.searchParams.set(name, value);
     for (let tries = 1; ; tries += 1) {
       this.#token ||= await this.#fresh();
+      if (turn !== this.#turn) return null;
       const answer = await fetch(url, {
         headers: { Authorization: `Bearer ${this.#token}` },
         credentials: "omit",
@@ -284,8 +290,8 @@ class BemiHistory extends HTMLElement {
       if (source !== parent || !allowed.includes(origin) || !data) return;
       for (const name of ["table", "key"]) if (typeof data[name] === "string") this.setAttribute(name, data[name]);
       for (const [name, value] of Object.entries(data.theme ?? {})) if (name.startsWith("--bemi-")) this.style.setProperty(name, value);
-      if (data.words) this.words = data.words;
       if (data.token) this.token = data.token;
+      if (data.words) this.words = data.words;
     });
     if (location.hash.length > 1) {
       this.token = location.hash.slice(1);
@@ -338,13 +344,13 @@ class BemiHistory extends HTMLElement {
     if (isSet || !columns.length) return item;
     const values = made("dl", "", ...columns.map((each) => made("div", "", made("dt", "", made("bdi", "", named(each.name))), this.#sides(each, kind))));
     if (kind === "changed") item.append(values);
-    else item.append(made("details", "", made("summary", "", this.#count(columns)), values));
+    else item.append(made("details", "", made("summary", "", this.#words.details), values));
     return item;
   }
 
   #sides({ before, after }, kind) {
     if (kind !== "changed") return made("dd", "", this.#value(before ?? after));
-    const side = (tag, value) => made(tag, "", made("span", "unseen", `${this.#words[tag === "del" ? "before" : "after"]} `), this.#value(value));
+    const side = (tag, value) => !value ? this.#value() : made(tag, "", made("span", "unseen", `${this.#words[tag === "del" ? "before" : "after"]} `), this.#value(value));
     const arrow = made("span", "", " → ");
     arrow.setAttribute("aria-hidden", "true");
     return made("dd", "", side("del", before), arrow, side("ins", after));
@@ -357,14 +363,10 @@ class BemiHistory extends HTMLElement {
   }
 
   #listed(names) {
-    if (names.length > 3) return [this.#count(names)];
+    if (names.length > 3) return [this.#words.fields.replace("{count}", names.length)];
     return new Intl.ListFormat(this.language)
       .formatToParts(names)
       .map((part) => (part.type === "element" ? made("bdi", "", part.value) : part.value));
-  }
-
-  #count(several) {
-    return this.#words.fields.replace("{count}", several.length);
   }
 
   #sentence(template, parts) {
