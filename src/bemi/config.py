@@ -14,7 +14,9 @@ from bemi import settings_file
 from bemi.errors import ConfigError
 from bemi.settings import (
     KEYS,
+    OIDC_KEYS,
     PREFIX,
+    OidcSettings,
     Settings,
     database_name,
     parse,
@@ -27,8 +29,10 @@ from bemi.settings_values import check_rules, convert, is_list, places
 
 __all__ = [
     "KEYS",
+    "OIDC_KEYS",
     "PREFIX",
     "History",
+    "OidcSettings",
     "Settings",
     "database_name",
     "file_of",
@@ -36,6 +40,7 @@ __all__ = [
     "load",
     "load_all",
     "load_history",
+    "load_oidc",
     "load_write_url",
     "slot_name",
     "variable",
@@ -142,6 +147,28 @@ def load_write_url(
     return str(url)
 
 
+def load_oidc(
+    environ: Mapping[str, str] | None = None, path: Path | None = None
+) -> OidcSettings | None:
+    """As `load`, where people sign in; None where nothing of that is set."""
+    layers = _Layers.read(None, environ, path)
+    read = {
+        key: given
+        for key, given in {**layers.file.defaults, **layers.variables}.items()
+        if key in OIDC_KEYS
+    }
+    if not read:
+        return None
+    values: dict[str, Any] = {key: convert(key, given) for key, given in read.items()}
+    if "oidc_issuer" not in values:
+        raise ConfigError(
+            f"{next(iter(read.values())).place} is set, and oidc_issuer is not",
+            fix=f'set {variable("oidc_issuer")}, or write oidc_issuer = "…" into {FILE}',
+        )
+    with places(read):
+        return OidcSettings(**{"oidc_client_id": "", **values})
+
+
 def is_set(key: str, environ: Mapping[str, str] | None = None, path: Path | None = None) -> bool:
     """Whether a variable or the file gives this setting."""
     layers = _Layers.read(None, environ, path)
@@ -158,7 +185,9 @@ def _settings(read: "_Read") -> Settings:
         raise ConfigError(
             "source_url is not set: which database shall be watched?", fix=_how_to_set("source_url")
         )
-    values: dict[str, Any] = {key: convert(key, given) for key, given in read.items()}
+    values: dict[str, Any] = {
+        key: convert(key, given) for key, given in read.items() if key in KEYS
+    }
     with places(read):
         return Settings(**values)
 
@@ -210,7 +239,7 @@ class _Layers:
         path: Path | None,
     ) -> "_Layers":
         environ = os.environ if environ is None else environ
-        file = settings_file.read(path, environ, KEYS)
+        file = settings_file.read(path, environ, KEYS, OIDC_KEYS)
         layers = cls(_from_flags(overrides), _from_environment(environ), file)
         if (rules := file.defaults.get("rules")) is not None:
             check_rules(rules)  # here, since a source's place would be named later

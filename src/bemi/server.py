@@ -17,9 +17,11 @@ from bemi.api.app import application
 from bemi.api.archive import Archive
 from bemi.api.connecting import Connector
 from bemi.api.envelope import Envelope
+from bemi.api.oidc import Provider
 from bemi.api.origins import origin_of
 from bemi.api.routing import STATIC, require_guards
 from bemi.api.serving import KEEPS_ACCESSES, Serving
+from bemi.config import OidcSettings
 from bemi.embed import frame
 from bemi.embed import routes as embedded
 from bemi.errors import ConfigError
@@ -97,6 +99,7 @@ def run(
     sign_in_link: bool,
     say: Callable[[str], None],
     keeps_accesses: timedelta = KEEPS_ACCESSES,
+    oidc: OidcSettings | None = None,
 ) -> None:
     """Serves until a signal ends it. `say` gets what whoever started it has to know.
 
@@ -112,6 +115,7 @@ def run(
             write_urls=write_urls,
             connector=connector,
             keeps_accesses=keeps_accesses,
+            provider=None if oidc is None else Provider(oidc, origins[0]),
         )
         link = _link(serving, wanted=sign_in_link)
         say(f"listening on {serving.origin}")

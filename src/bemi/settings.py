@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, NoReturn
+from urllib.parse import urlsplit
 
 from bemi.errors import ConfigError
 from bemi.rules import NO_RULES, Rules
@@ -20,6 +21,7 @@ PREFIX: Final = "BEMI_"
 # NAMEDATALEN - 1. https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 MAX_IDENTIFIER: Final = 63
 SHORTEST_HASH_KEY: Final = 16
+_DOMAIN: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _SLOT: Final = re.compile(r"[a-z0-9_]{1,63}")
 _HOW_TO_MAKE_A_KEY: Final = (
     f"set {PREFIX}HASH_KEY to a secret, such as `openssl rand -hex 32` makes"
@@ -213,7 +215,95 @@ class Settings:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class OidcSettings:
+    """The OpenID provider at which people sign in to `bemi serve`, whatever sources there are.
+
+    Raises ConfigError for values that can't be right.
+    """
+
+    oidc_issuer: str = field(
+        metadata={
+            "doc": "The provider, as it calls itself: `https://accounts.example`. Without it, "
+            "people sign in by links only.",
+            "default": "none",
+        },
+    )
+    oidc_client_id: str = field(
+        metadata={
+            "doc": "How the provider knows this server.",
+            "default": "required with `oidc_issuer`",
+        },
+    )
+    oidc_client_secret: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "doc": "What proves to the provider that it is this server.",
+            "default": "none: a public client",
+        },
+    )
+    oidc_name: str = field(
+        default="",
+        metadata={
+            "doc": "What people call the provider, as in “Sign in with …”.",
+            "default": "the issuer's host",
+        },
+    )
+    oidc_domains: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "doc": "Domains of e-mail addresses: whoever has a verified one there is let in "
+            "uninvited, as a viewer of the whole history. Separated by commas in the variable.",
+            "default": "none: who was invited",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        host = self._host()
+        object.__setattr__(self, "oidc_name", self.oidc_name or host)
+        if not self.oidc_client_id:
+            raise WrongValueError(
+                "oidc_client_id",
+                "it is not set, and oidc_issuer needs it",
+                fix="register this server at the provider, and set what it is called there",
+            )
+        object.__setattr__(self, "oidc_domains", tuple(map(str.lower, self.oidc_domains)))
+        for domain in self.oidc_domains:
+            if _DOMAIN.fullmatch(domain) is None:
+                raise WrongValueError(
+                    "oidc_domains", f"{domain!r} is no domain", fix="give it as in example.com"
+                )
+
+    def _host(self) -> str:
+        if is_private_url(self.oidc_issuer):
+            parts = urlsplit(self.oidc_issuer)
+            if not parts.query and not parts.fragment:
+                return parts.netloc
+        raise WrongValueError(
+            "oidc_issuer",
+            f"{self.oidc_issuer!r} is not an https URL without a query",
+            fix="give it exactly as the provider's metadata have it, as in https://accounts.example",
+        )
+
+
+def is_private_url(url: str) -> bool:
+    """Whether nobody on the way reads what goes there: over TLS, or within this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    if not host or parts.username is not None:
+        return False
+    return parts.scheme == "https" or (
+        parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")
+    )
+
+
 KEYS: Final = tuple(setting.name for setting in fields(Settings))
+"""Those of a source; and those that are not:"""
+OIDC_KEYS: Final = tuple(setting.name for setting in fields(OidcSettings))
 _IN_FILE_ONLY: Final = frozenset({"rules"})
 
 
@@ -224,7 +314,7 @@ def variable(key: str) -> str:
 
 def variables() -> dict[str, str]:
     """The settings that the environment can give, by their variables."""
-    return {variable(key): key for key in KEYS if key not in _IN_FILE_ONLY}
+    return {variable(key): key for key in (*KEYS, *OIDC_KEYS) if key not in _IN_FILE_ONLY}
 
 
 def check_rules(rules: Rules) -> None:

@@ -51,10 +51,13 @@ def locate(path: Path | None, environ: Mapping[str, str]) -> Path:
     return path or Path(environ.get(FILE_VARIABLE) or FILE)
 
 
-def read(path: Path | None, environ: Mapping[str, str], keys: Sequence[str]) -> SettingsFile:
-    """The file's content; nothing, where none is named and there is none.
+def read(
+    path: Path | None, environ: Mapping[str, str], keys: Sequence[str], common: Sequence[str] = ()
+) -> SettingsFile:
+    """The file's content; nothing, where none is named and there is none. `common`: keys that no
+    source has to itself.
 
-    Raises ConfigError for what can't be read, and for keys that are not among `keys`.
+    Raises ConfigError for what can't be read, and for keys that are not known.
     """
     file = locate(path, environ)
     try:
@@ -83,7 +86,7 @@ def read(path: Path | None, environ: Mapping[str, str], keys: Sequence[str]) -> 
         raise ConfigError(
             f"{SOURCES} in {file} names no source", fix=f"give each one a table [{SOURCES}.NAME]"
         )
-    defaults = _given(content, "", file, (*keys, SOURCES))
+    defaults = _given(content, "", file, (*keys, *common, SOURCES))
     _refuse_own(defaults, ("source", "slot") if several else ())
     sources: dict[str, Mapping[str, Given]] = {}
     for name, table in tables.items():

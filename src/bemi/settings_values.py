@@ -16,10 +16,10 @@ import msgspec
 from bemi import settings, settings_file
 from bemi.errors import ConfigError
 from bemi.rules import Rules, Skip
-from bemi.settings import PREFIX, Settings, WrongValueError
+from bemi.settings import PREFIX, OidcSettings, Settings, WrongValueError
 from bemi.settings_file import Given
 
-_TYPES: Final = get_type_hints(Settings)
+_TYPES: Final = {**get_type_hints(Settings), **get_type_hints(OidcSettings)}
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 _STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 _SKIP: Final = (

@@ -15,7 +15,7 @@ from docstring_parser import parse, parse_from_object
 from msgspec import Struct
 
 from bemi.cli.app import COMMANDS, app
-from bemi.config import Settings, variable, variables
+from bemi.config import OidcSettings, Settings, variable, variables
 from bemi.rules import Rules, Skip
 from bemi.settings_file import FILE, FILE_VARIABLE
 
@@ -132,20 +132,32 @@ Commands that work with one source take `--source NAME`, or `BEMI_SOURCE`.
 """
 
 
+_OIDC: Final = """\
+## Signing in
+
+Where people [sign in at an OpenID provider](../how-to/sign-in-with-oidc.md) to `bemi serve`. It \
+is one for all sources; keep the secret out of the file.
+"""
+
+
 def commands() -> str:
     return "\n".join([_COMMANDS_INTRO, *map(_command, COMMANDS)])
 
 
 def settings() -> str:
+    rules = [_RULES, *_table_of(Rules, but="skip"), "", _SKIP, *_table_of(Skip), "", _RULES_EXAMPLE]
+    parts = [_SETTINGS_INTRO, *_variables(Settings), "", _EXAMPLE, *rules, _SOURCES]
+    return "\n".join([*parts, _OIDC, *_variables(OidcSettings), ""])
+
+
+def _variables(kind: type[Settings | OidcSettings]) -> list[str]:
     names = {key: variable for variable, key in variables().items()}
     rows = (
         f"| `{names.get(setting.name, setting.name)}` | {_default(setting)} |"
         f" {setting.metadata['doc']} |"
-        for setting in fields(Settings)
+        for setting in fields(kind)
     )
-    table = ["| Variable | Default | Meaning |", "|---|---|---|", *rows]
-    rules = [_RULES, *_table_of(Rules, but="skip"), "", _SKIP, *_table_of(Skip), "", _RULES_EXAMPLE]
-    return "\n".join([_SETTINGS_INTRO, *table, "", _EXAMPLE, *rules, _SOURCES])
+    return ["| Variable | Default | Meaning |", "|---|---|---|", *rows]
 
 
 def _table_of(kind: type[Struct], *, but: str = "") -> list[str]:

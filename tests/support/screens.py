@@ -66,11 +66,11 @@ def opened(
     *,
     signed_in: bool = True,
     role: Role = "editor",
-    also: str | None = None,
+    also: tuple[str, ...] = (),
     **given: Any,
 ) -> Iterator[Screen]:
     """Whatever the browser complains of, asks people or loads from elsewhere is an
-    error in the end. `also`: another origin, which is none of that."""
+    error in the end. `also`: other origins, which are none of that."""
     wrong: list[str] = []
     context = chromium.new_context(
         viewport={"width": width, "height": SIZES[width]}, color_scheme=scheme, **given
@@ -90,7 +90,7 @@ def opened(
         dialog.dismiss()
 
     def loaded(request: Request) -> None:
-        if not request.url.startswith((f"{web.base}/", f"{also or web.base}/")):
+        if not request.url.startswith(tuple(f"{origin}/" for origin in (web.base, *also))):
             wrong.append(request.url)
 
     page.on("console", told)

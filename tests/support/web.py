@@ -17,9 +17,10 @@ from bemi import server
 from bemi.api.archive import Archive
 from bemi.api.envelope import Envelope
 from bemi.api.limits import Limits
+from bemi.api.oidc import Provider
 from bemi.api.serving import Serving
 from bemi.capture.connector import Connector
-from bemi.config import Settings
+from bemi.config import OidcSettings, Settings
 from bemi.store import people
 from bemi.store.people import Role
 from tests.support.waiting import until
@@ -95,6 +96,7 @@ def serve(
     limits: Limits | None = None,
     write_urls: Mapping[str, str] | None = None,
     connector: Connector | None = None,
+    oidc: OidcSettings | None = None,
 ) -> Iterator[Web]:
     listener = server.listen("127.0.0.1", 0)
     origins = server.origins_of("127.0.0.1", listener.getsockname()[1], None)
@@ -106,6 +108,7 @@ def serve(
             connector=connector or Connector({settings.source: settings}),
             limits=limits
             or Limits(asked=UNLIMITED, refused=UNLIMITED, of_tenant=UNLIMITED, of_embed=UNLIMITED),
+            provider=None if oidc is None else Provider(oidc, origins[0]),
         )
         app = server.build(serving)
         config = uvicorn.Config(

@@ -419,3 +419,48 @@ def test_sources_with_one_history_need_not_be_told_apart_to_read_it() -> None:
     assert config.load_history(environ={"BEMI_SOURCE": "crm"}).url == "dbname=crm"
     assert config.is_set("source_url", {})
     assert not config.is_set("destination_url", {})
+
+
+ISSUER = "https://accounts.example"
+
+
+def test_where_people_sign_in_is_set_for_all_sources_at_once() -> None:
+    assert config.load_oidc({}) is None
+    load(f'oidc_issuer = "{ISSUER}/"\n[sources.a]\nsource_url = "{URL}"', {})
+    environ = {
+        "BEMI_OIDC_CLIENT_ID": "bemi",
+        "BEMI_OIDC_CLIENT_SECRET": "s3cret",
+        "BEMI_OIDC_DOMAINS": "example.com, Example.org",
+    }
+    found = config.load_oidc(environ)
+    assert found == config.OidcSettings(
+        oidc_issuer=f"{ISSUER}/",
+        oidc_client_id="bemi",
+        oidc_client_secret="s3cret",
+        oidc_name="accounts.example",
+        oidc_domains=("example.com", "example.org"),
+    )
+    assert "s3cret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"CLIENT_ID": "bemi"}, "BEMI_OIDC_CLIENT_ID is set, and oidc_issuer is not"),
+        ({"ISSUER": ISSUER}, "oidc_client_id: it is not set"),
+        ({"ISSUER": "http://accounts.example", "CLIENT_ID": "x"}, "not an https URL"),
+        ({"ISSUER": "https://a@accounts.example", "CLIENT_ID": "x"}, "not an https URL"),
+        ({"ISSUER": f"{ISSUER}?x=y", "CLIENT_ID": "x"}, "not an https URL"),
+        ({"ISSUER": "https://[", "CLIENT_ID": "x"}, "not an https URL"),
+        ({"ISSUER": ISSUER, "CLIENT_ID": "x", "DOMAINS": "a@b"}, "'a@b' is no domain"),
+        ({"ISSUER": ISSUER, "CLIENT_ID": "x", "DOMAINS": "*"}, "is no domain"),
+    ],
+)
+def test_a_provider_that_can_not_be_is_refused(given: Mapping[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        config.load_oidc({f"BEMI_OIDC_{name}": value for name, value in given.items()})
+
+
+def test_a_source_has_no_provider_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="oidc_issuer in"):
+        load(f'[sources.a]\nsource_url = "{URL}"\noidc_issuer = "{ISSUER}"', {})

@@ -9,7 +9,7 @@ import pytest
 from bemi import config
 from bemi.cli.app import COMMANDS
 from bemi.cli.options import FilterFlags
-from bemi.config import Settings
+from bemi.config import OidcSettings, Settings
 from bemi.history.asking import _READERS, Filtering
 from bemi.store.filters import Filters
 from tests.support import reference
@@ -32,7 +32,8 @@ def test_every_flag_has_a_text(name: str) -> None:
 
 
 def test_every_setting_has_a_text() -> None:
-    assert [setting.name for setting in fields(Settings) if not setting.metadata.get("doc")] == []
+    every = [*fields(Settings), *fields(OidcSettings)]
+    assert [setting.name for setting in every if not setting.metadata.get("doc")] == []
 
 
 def test_every_command_has_a_module_and_every_module_of_a_command_is_one() -> None:
@@ -125,7 +126,11 @@ def test_variables_that_a_page_names_exist(page: Path) -> None:
         "BEMI_CONTEXT",
         *(name for name in of_tests if name.startswith("BEMI_TEST_")),
     }
-    known = {config.variable(key) for key in config.KEYS} | others | {"BEMI_REQUIRE_ALL"}
+    known = (
+        {config.variable(key) for key in (*config.KEYS, *config.OIDC_KEYS)}
+        | others
+        | {"BEMI_REQUIRE_ALL"}
+    )
     named = set(re.findall(pattern, page.read_text(encoding="utf-8")))
     assert named - known == set()
 

@@ -111,6 +111,13 @@ def record(request: Request, who: Principal, what: Mapping[str, Any]) -> None:
         _record(conn, request, who, what, allowed=True)
 
 
+def record_refused(request: Request, who: Principal | str, what: Mapping[str, Any]) -> None:
+    """That somebody was not let in, who has proven who they are elsewhere. Raises `BemiError` where
+    that can't be."""
+    with serving_of(request).archive.connected() as conn:
+        _record(conn, request, who, what, allowed=False)
+
+
 def refused(request: Request, error: Exception) -> Response:
     """The answer to who may not, once that is recorded: of a part that they don't see, too."""
     assert isinstance(error, ForbiddenError)
@@ -160,7 +167,7 @@ def _require_own(request: Request, serving: Serving) -> None:
 def _record(
     conn: psycopg.Connection[Any],
     request: Request,
-    who: Principal,
+    who: Principal | str,
     what: Mapping[str, Any],
     *,
     allowed: bool,
@@ -169,7 +176,7 @@ def _record(
     accesses.record(
         conn,
         serving_of(request).archive.schema,
-        who.holder,
+        who if isinstance(who, str) else who.holder,
         address=address_of(request),
         action=f"{request.method} {path}",
         asked=_Keeping(_MOST).kept(what),

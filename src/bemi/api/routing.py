@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from bemi.api import oidc
 from bemi.api.access import Guard, Takes
 from bemi.api.problems import MEDIA_TYPE
 from bemi.api.shapes import Problem
@@ -35,7 +36,10 @@ def told(kind: type[BaseModel] | tuple[str, ...], status: int = 200) -> dict[str
 
 
 OPEN: Final = frozenset(
-    {"/healthz", "/readyz", "/openapi.json", "/sign-in", "/embed.js", "/embed/{kid}"}
+    {
+        *("/healthz", "/readyz", "/openapi.json", "/embed.js", "/embed/{kid}"),
+        *("/sign-in", oidc.START, oidc.CALLBACK),
+    }
 )
 """Paths that take no token; and below this one, files that are the same for all:"""
 STATIC: Final = "/static"

@@ -13,6 +13,7 @@ from bemi.api.exports import Exports
 from bemi.api.limits import Limits
 from bemi.api.lives import Lives
 from bemi.api.metrics import Metrics
+from bemi.api.oidc import Provider
 from bemi.api.origins import host_of
 from bemi.api.places import Places
 from bemi.api.readiness import Readiness
@@ -48,6 +49,7 @@ class Serving:
         connector: Connector,
         limits: Limits | None = None,
         keeps_accesses: timedelta = KEEPS_ACCESSES,
+        provider: Provider | None = None,
     ) -> None:
         self.archive = archive
         self.origin = origins[0]
@@ -59,6 +61,7 @@ class Serving:
         self.checks = checking()
         self.limits = limits or Limits()
         self.keeps_accesses = keeps_accesses
+        self.provider = provider
         self.metrics = Metrics(archive)
         self.streams = Streams(self.metrics.streams)
         self.questions = Places("questions", QUESTIONS + WAITING, QUESTIONS_OF_ONE)

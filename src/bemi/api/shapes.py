@@ -202,6 +202,7 @@ class Me(BaseModel):
 class Person(BaseModel):
     id: int
     name: str
+    email: str | None = Field(description="By which they come in from a provider.")
     role: Role
     scopes: list[Entry] | None
     created_at: datetime

@@ -57,6 +57,7 @@ def command(
     log_format
         Lines of text or of JSON; without this, text on a terminal and JSON elsewhere.
     """
+    from bemi import config
     from bemi.cli import logs, output
 
     server = served()
@@ -76,6 +77,7 @@ def command(
         connector=connector({each.source: each for each in settings}, takes_any=connect_any),
         sign_in_link=sign_in_link,
         keeps_accesses=timedelta(days=keep_accesses),
+        oidc=config.load_oidc(path=connection.config),
         say=lambda line: print(output.printable(line), flush=True),
     )
     return 0

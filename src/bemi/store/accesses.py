@@ -67,24 +67,26 @@ def require_recordable(conn: psycopg.Connection[Any], schema: str) -> None:
 def record(
     conn: psycopg.Connection[Any],
     schema: str,
-    who: Holder,
+    who: Holder | str,
     *,
     address: str,
     action: str,
     asked: Mapping[str, Any],
     allowed: bool,
 ) -> None:
-    """Committed when it returns, so that nothing is told that was not recorded."""
+    """Committed when it returns, so that nothing is told that was not recorded. `who`: of nobody
+    who is known here, what they are called elsewhere."""
+    kind, id, name = ("", None, who) if isinstance(who, str) else (who.kind, who.id, who.name)
     conn.execute(
         sql.SQL(
             "insert into {} (person_id, token_id, embed_id, actor, address, action, asked,"
             " allowed) values (%s, %s, %s, %s, %s, %s, %s, %s)"
         ).format(sql.Identifier(schema, "accesses")),
         [
-            who.id if who.kind == "person" else None,
-            who.id if who.kind == "token" else None,
-            who.id if who.kind == "embed" else None,
-            who.name,
+            id if kind == "person" else None,
+            id if kind == "token" else None,
+            id if kind == "embed" else None,
+            name,
             address,
             action,
             Jsonb(asked),

@@ -30,6 +30,7 @@ SESSION_LASTS: Final = timedelta(days=7)
 class Person(msgspec.Struct, frozen=True):
     id: int
     name: str
+    email: str | None
     role: Role
     scopes: list[Any] | None
     created_at: datetime
@@ -186,19 +187,21 @@ def sign_in(
             person = person_of(conn, schema, row[0])
         if person is None or person.disabled_at is not None:
             return None
-        session = new_secret()
-        conn.execute(
-            sql.SQL("delete from {} where expires_at < now()").format(
-                sql.Identifier(schema, "sessions")
-            )
-        )
-        conn.execute(
-            sql.SQL(
-                "insert into {} (digest, person_id, expires_at) values (%s, %s, now() + %s)"
-            ).format(sql.Identifier(schema, "sessions")),
-            [digest_of(session), person.id, SESSION_LASTS],
-        )
-        return person, session
+        return person, begin_session(conn, schema, person.id)
+
+
+def begin_session(conn: psycopg.Connection[Any], schema: str, person_id: int) -> str:
+    """Its secret, which nobody sees again."""
+    sessions = sql.Identifier(schema, "sessions")
+    secret = new_secret()
+    conn.execute(sql.SQL("delete from {} where expires_at < now()").format(sessions))
+    conn.execute(
+        sql.SQL(
+            "insert into {} (digest, person_id, expires_at) values (%s, %s, now() + %s)"
+        ).format(sessions),
+        [digest_of(secret), person_id, SESSION_LASTS],
+    )
+    return secret
 
 
 def sign_out(conn: psycopg.Connection[Any], schema: str, session: str) -> None:
@@ -210,7 +213,7 @@ def sign_out(conn: psycopg.Connection[Any], schema: str, session: str) -> None:
 
 # --- people -----------------------------------------------------------------------------------
 
-_PERSON: Final = sql.SQL("person_id as id, name, role, scopes, created_at, disabled_at")
+_PERSON: Final = sql.SQL("person_id as id, name, email, role, scopes, created_at, disabled_at")
 
 
 def people(conn: psycopg.Connection[Any], schema: str) -> list[Person]:
@@ -233,19 +236,28 @@ def person_of(conn: psycopg.Connection[Any], schema: str, id: int) -> Person | N
 
 
 def add_person(
-    conn: psycopg.Connection[Any], schema: str, name: str, role: Role, scopes: list[Any] | None
+    conn: psycopg.Connection[Any],
+    schema: str,
+    name: str,
+    role: Role,
+    scopes: list[Any] | None,
+    email: str | None = None,
 ) -> Person:
-    """Raises `UsageError` for a name that another has."""
+    """Raises `UsageError` for a name or an e-mail address that another has."""
     with conn.cursor(row_factory=class_row(Person)) as cursor:
         found = cursor.execute(
             sql.SQL(
-                "insert into {} (name, role, scopes) values (%s, %s, %s)"
-                " on conflict (name) do nothing returning {}"
+                "insert into {} (name, role, scopes, email) values (%s, %s, %s, lower(%s))"
+                " on conflict do nothing returning {}"
             ).format(sql.Identifier(schema, "people"), _PERSON),
-            [name, role, None if scopes is None else Jsonb(scopes)],
+            [name, role, None if scopes is None else Jsonb(scopes), email],
         ).fetchone()
     if found is None:
-        raise UsageError(f"there is a person called {name} already", fix="take another name")
+        raise UsageError(
+            f"there is a person called {name} already"
+            + ("" if email is None else f", or one with the address {email}"),
+            fix="take another name" + ("" if email is None else ", or look for them among people"),
+        )
     return found
 
 

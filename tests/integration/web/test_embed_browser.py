@@ -133,7 +133,7 @@ def test_a_customer_sees_what_is_theirs_in_a_page_of_the_application(
 ) -> None:
     server = embedding.web.base
     with opened(
-        chromium, embedding.web, width, scheme, signed_in=False, also=application.origin
+        chromium, embedding.web, width, scheme, signed_in=False, also=(application.origin,)
     ) as screen:
         page = screen.page
         # The first token has expired by then: the component asks for another.
@@ -167,7 +167,7 @@ def test_words_are_those_of_the_token_or_of_the_application(
 ) -> None:
     server = embedding.web.base
     with opened(
-        chromium, embedding.web, 390, "light", signed_in=False, also=application.origin
+        chromium, embedding.web, 390, "light", signed_in=False, also=(application.origin,)
     ) as screen:
         page = screen.page
         words = {
@@ -212,7 +212,7 @@ def test_a_page_frames_the_history_without_its_script(
     server = embedding.web.base
     address = f"{server}/embed/{embedding.kid}"
     with opened(
-        chromium, embedding.web, 390, "dark", signed_in=False, also=application.origin
+        chromium, embedding.web, 390, "dark", signed_in=False, also=(application.origin,)
     ) as screen:
         page = screen.page
         application.shows(
@@ -275,7 +275,7 @@ def test_the_examples_show_it(
     ) as running:
         try:
             until(lambda: answers(port), 30, "the application has started")
-            with opened(chromium, shop, 390, "light", signed_in=False, also=origin) as screen:
+            with opened(chromium, shop, 390, "light", signed_in=False, also=(origin,)) as screen:
                 screen.page.goto(f"{origin}{path}")
                 screen.page.get_by_text(shows).wait_for()
                 screen.is_accessible(f"embed-{example}")

@@ -17,7 +17,7 @@ from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
 from bemi.api.serving import Served, Serving
 from bemi.errors import UnknownStateError, UsageError
-from bemi.store import accesses, people
+from bemi.store import accesses, identities, people
 from bemi.store.accesses import Access, Wanted
 from bemi.store.people import Person, Role
 from bemi.store.scope import Scope
@@ -26,6 +26,16 @@ router = APIRouter(prefix=PREFIX, tags=["people"])
 
 Number = Annotated[int, Path(ge=1, lt=1 << 31)]
 Name = Annotated[Text, Field(min_length=1, max_length=100, description="As the log has it.")]
+
+
+Email = Annotated[
+    Text,
+    Field(
+        max_length=254,
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="Whoever proves to the OpenID provider to have it comes in as them.",
+    ),
+]
 
 
 class Seen(Asked):
@@ -46,6 +56,7 @@ Scopes = Annotated[
 
 class NewPerson(Asked):
     name: Name
+    email: Email | None = None
     role: Role
     scopes: Scopes = None
 
@@ -55,6 +66,12 @@ class ChangedPerson(Asked):
 
     role: Role | None = None
     scopes: Scopes = None
+    email: Email | None = Field(None, description="With another one the account is forgotten.")
+    forget_account: bool = Field(
+        False,
+        description="The account of the provider that came in as them does not any more, and their"
+        " sessions end.",
+    )
     disabled: bool | None = Field(None, description="Their sessions end with it.")
     revoke_tokens: bool = Field(
         False, description="Also end the tokens that they made, or a token of theirs did."
@@ -178,7 +195,7 @@ def invited(serving: Serving, new: NewPerson) -> tuple[Person, str]:
     scopes = _scopes(new.role, new.scopes)
     schema = serving.archive.schema
     with serving.archive.connected() as conn, conn.transaction():
-        person = people.add_person(conn, schema, new.name, new.role, scopes)
+        person = people.add_person(conn, schema, new.name, new.role, scopes, new.email)
         return person, serving.link(people.link(conn, schema, person.id))
 
 
@@ -189,6 +206,10 @@ def changed(serving: Serving, id: int, to: ChangedPerson) -> Person:
         before = _there(found, id)
         role = to.role or before.role
         given = to.scopes if "scopes" in to.model_fields_set else _seen(before.scopes)
+        if "email" in to.model_fields_set:
+            identities.set_email(conn, schema, before, to.email)
+        if to.forget_account:
+            identities.unbind(conn, schema, id)
         return people.change_person(
             conn,
             schema,

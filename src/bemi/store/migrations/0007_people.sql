@@ -3,11 +3,23 @@
 create table people (
     person_id int generated always as identity primary key,
     name text not null unique check (name <> ''),
+    email text unique check (email = lower(email)),  -- who proves to have it at a provider comes in
     role text not null check (role in ('viewer', 'editor', 'admin')),
     scopes jsonb,  -- the tables and columns that may be seen; null: all of them
     created_at timestamptz not null default now(),
     disabled_at timestamptz,
     check (role <> 'admin' or scopes is null)  -- who lets others in could let themselves in
+);
+
+-- Accounts at OpenID providers, each bound to a person when it first came in by their address: from
+-- then on the account is who they are, whatever its address is.
+create table identities (
+    issuer text,
+    subject text,
+    person_id int not null references people on delete cascade,
+    bound_at timestamptz not null default now(),
+    primary key (issuer, subject),
+    unique (person_id, issuer)
 );
 
 -- One-time links. Without a person: whoever follows it first becomes the owner.

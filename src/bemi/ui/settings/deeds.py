@@ -6,6 +6,7 @@ from bemi.ui.values import visible
 
 WORDS: Final = {
     "POST /sign-in": "signed in",
+    "GET /sign-in/oidc/callback": "signed in at the provider",
     "POST /sign-out": "signed out",
     "POST /settings/sign-out": "signed out everywhere",
     "GET /": "looked at the Activity",
@@ -33,6 +34,7 @@ WORDS: Final = {
     "POST /settings/person/link": "made a link to sign in",
     "POST /settings/person/disable": "disabled a person",
     "POST /settings/person/enable": "enabled a person",
+    "POST /settings/person/forget": "had a person's account forgotten",
     "GET /settings/tokens": "looked at tokens",
     "POST /settings/tokens": "made a token",
     "POST /settings/tokens/revoke": "revoked a token",

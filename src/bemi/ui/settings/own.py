@@ -3,14 +3,14 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from bemi.api.access import Viewer
-from bemi.api.problems import SIGN_IN
 from bemi.api.serving import Served
 from bemi.store import sessions
 from bemi.ui.settings import scopes
 from bemi.ui.settings.menu import Asking, settings_page
+from bemi.ui.signing import signed_out
 
 router = APIRouter()
 
@@ -49,8 +49,4 @@ def sign_out_everywhere(who: Viewer, serving: Served) -> Response:
     if who.holder.kind == "person":
         with serving.archive.connected() as conn:
             sessions.end_all(conn, serving.archive.schema, who.holder.id)
-    answer = RedirectResponse(SIGN_IN, 303)
-    answer.delete_cookie(
-        serving.cookie, path="/", secure=serving.is_secure, httponly=True, samesite="lax"
-    )
-    return answer
+    return signed_out(serving)

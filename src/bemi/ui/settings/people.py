@@ -39,6 +39,7 @@ class Typed(NamedTuple):
     """The form, as it was filled in."""
 
     name: str = ""
+    email: str = ""
     role: str = "viewer"
     sees: str = "all"
     tables: str = ""
@@ -57,24 +58,31 @@ def invite(
     who: Admin,
     serving: Served,
     name: Field = "",
+    email: Field = "",
     role: Field = "",
     sees: Field = "all",
     tables: Field = "",
 ) -> Response:
     """Somebody new. The answer has their link, which is not shown again."""
-    typed = Typed(name.strip(), role_of(role), sees, tables)
+    typed = Typed(name.strip(), email.strip(), role_of(role), sees, tables)
     record(request, who, typed._asdict())
     try:
         new = checked(
-            of_api.NewPerson, name=typed.name, role=role, scopes=scopes.read(sees, tables)
+            of_api.NewPerson,
+            name=typed.name,
+            email=typed.email or None,
+            role=role,
+            scopes=scopes.read(sees, tables),
         )
         person, link = of_api.invited(serving, new)
     except UsageError as error:
         return _show(request, who, serving, typed, error)
-    return link_page(request, who, person, link)
+    return link_page(request, who, serving, person, link)
 
 
-def link_page(request: Request, who: Principal, person: Person, link: str) -> Response:
+def link_page(
+    request: Request, who: Principal, serving: Serving, person: Person, link: str
+) -> Response:
     return settings_page(
         request,
         "settings_secret.html",
@@ -83,9 +91,15 @@ def link_page(request: Request, who: Principal, person: Person, link: str) -> Re
         title=f"A link for {person.name}",
         secret=link,
         kind="link",
+        provider=None if person.email is None else provider_of(serving),
         back="/settings/people",
         back_to="All people",
     )
+
+
+def provider_of(serving: Serving) -> str | None:
+    """The name of the one at which people sign in."""
+    return None if serving.provider is None else serving.provider.name
 
 
 def address(id: int, **more: str) -> str:
@@ -118,5 +132,6 @@ def _show(
         typed=typed,
         problem=problem,
         example=scopes.EXAMPLE,
+        provider=provider_of(serving),
         json="/api/v1/people",
     )

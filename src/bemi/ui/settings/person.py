@@ -3,22 +3,23 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from bemi.api.access import Admin, record
+from bemi.api.asking import Text
 from bemi.api.principals import Principal
 from bemi.api.problems import answer
 from bemi.api.routes import people as of_api
 from bemi.api.serving import Served, Serving
 from bemi.errors import UnknownStateError, UsageError
-from bemi.store import accesses, people, sessions
+from bemi.store import accesses, identities, people, sessions
 from bemi.store.people import Person
 from bemi.ui import links
 from bemi.ui.settings import scopes
 from bemi.ui.settings.forms import Field, Number, checked, role_of
 from bemi.ui.settings.menu import Asking, settings_page
-from bemi.ui.settings.people import address, link_page
+from bemi.ui.settings.people import address, link_page, provider_of
 
 router = APIRouter()
 
@@ -26,6 +27,7 @@ _DONE: Final = {
     "changed": "This is saved, and holds from now on.",
     "disabled": "Disabled: no session and no link of theirs holds any more.",
     "enabled": "Enabled: a new link lets them in again.",
+    "forgotten": "Forgotten: the next account that proves to have their address is theirs.",
 }
 
 
@@ -35,11 +37,12 @@ class Typed(NamedTuple):
     role: str
     sees: str
     tables: str
+    email: str
 
 
 class OfPerson(Asking):
     id: Annotated[int, Query(ge=1, lt=1 << 31)]
-    done: Literal["changed", "disabled", "enabled"] | None = None
+    done: Literal["changed", "disabled", "enabled", "forgotten"] | None = None
 
 
 @router.get("/settings/person")
@@ -58,15 +61,18 @@ def change(
     role: Field = "",
     sees: Field = "",
     tables: Field = "",
+    email: Annotated[Text | None, Form(max_length=20_000)] = None,
 ) -> Response:
-    """Another role, or other tables and columns."""
-    typed = Typed(role_of(role), sees, tables)
+    """Another role, other tables and columns, or another address."""
+    typed = Typed(role_of(role), sees, tables, (email or "").strip())
     record(request, who, {"id": id, **typed._asdict()})
 
     def done() -> Person:
         given: dict[str, Any] = {"role": role}
         if sees != "same":
             given["scopes"] = scopes.read(sees, tables)
+        if email is not None:
+            given["email"] = typed.email or None
         return of_api.changed(serving, id, checked(of_api.ChangedPerson, **given))
 
     return _after(request, who, serving, id, "changed", done, typed)
@@ -77,20 +83,19 @@ def disable(
     request: Request, who: Admin, serving: Served, id: Number, revoke_tokens: Field = ""
 ) -> Response:
     """With `revoke_tokens`, what they made for programs ends, too."""
-    to = of_api.ChangedPerson(disabled=True, revoke_tokens=bool(revoke_tokens))
-    record(request, who, {"id": id, **to.model_dump(exclude_unset=True)})
-    return _after(
-        request, who, serving, id, "disabled", lambda: of_api.changed(serving, id, to), None
-    )
+    given = {"disabled": True, "revoke_tokens": bool(revoke_tokens)}
+    return _changed(request, who, serving, id, "disabled", given)
 
 
 @router.post("/settings/person/enable")
 def enable(request: Request, who: Admin, serving: Served, id: Number) -> Response:
-    record(request, who, {"id": id, "disabled": False})
-    to = of_api.ChangedPerson(disabled=False, revoke_tokens=False)
-    return _after(
-        request, who, serving, id, "enabled", lambda: of_api.changed(serving, id, to), None
-    )
+    return _changed(request, who, serving, id, "enabled", {"disabled": False})
+
+
+@router.post("/settings/person/forget")
+def forget_account(request: Request, who: Admin, serving: Served, id: Number) -> Response:
+    """The account of the provider by which they came in."""
+    return _changed(request, who, serving, id, "forgotten", {"forget_account": True})
 
 
 @router.post("/settings/person/link")
@@ -101,7 +106,15 @@ def link(request: Request, who: Admin, serving: Served, id: Number) -> Response:
         found, secret = of_api.linked(serving, id)
     except UsageError as error:
         return _show(request, who, serving, id, problem=error)
-    return link_page(request, who, found, secret)
+    return link_page(request, who, serving, found, secret)
+
+
+def _changed(
+    request: Request, who: Principal, serving: Serving, id: int, word: str, given: dict[str, Any]
+) -> Response:
+    record(request, who, {"id": id, **given})
+    to = checked(of_api.ChangedPerson, **given)
+    return _after(request, who, serving, id, word, lambda: of_api.changed(serving, id, to), None)
 
 
 def _after(
@@ -138,6 +151,7 @@ def _show(
         if found is None:
             raise UnknownStateError(f"there is no person {id}")
         last = accesses.last(conn, schema).get(f"person {id}")
+        bound = identities.of_person(conn, schema, id)
         signed_in = len(sessions.of_person(conn, schema, id))
         made = sum(
             each.person == id and each.revoked_at is None for each in people.tokens(conn, schema)
@@ -155,7 +169,9 @@ def _show(
         seen_at=last,
         signed_in=signed_in,
         tokens=made,
-        typed=typed or Typed(found.role, *spelled),
+        typed=typed or Typed(found.role, *spelled, found.email or ""),
+        provider=provider_of(serving),
+        bound=bound,
         can_stay=spelled.sees == "same",
         problem=problem,
         done=done,

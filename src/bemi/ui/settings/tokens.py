@@ -85,6 +85,7 @@ def new_token(
         title=f"The token {new.name}",
         secret=secret,
         kind="token",
+        provider=None,
         back="/settings/tokens",
         back_to="All tokens",
     )
