@@ -34,7 +34,8 @@ create table orders (id int primary key, customer text, number text, status text
 create table ticket (id int primary key, customer int, state text, hidden_pin text);
 create table offer (id int primary key, name text, hidden_cost int);
 create table hidden (id int primary key, customer text, status text);
-insert into ticket values (1, 7, 'old', 'hidden-1'), (2, 8, 'foreign-old', 'hidden-2')
+insert into ticket values (1, 7, 'old', 'hidden-1'), (2, 8, 'foreign-old', 'hidden-2'),
+    (3, 8, 'foreign-old', 'hidden')
 """
 _EMIT: Final = "select pg_logical_emit_message(true, '_bemi', %s)"
 _ADA: Final = (
@@ -77,6 +78,7 @@ _WORK: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (_ADA, ("update ticket set state = 'new' where id = 1",)),
     (_EVE, ("update ticket set state = 'foreign-new' where id = 2",)),
     (_EVE, ("update ticket set customer = 7, state = 'taken' where id = 2",)),
+    (_EVE, ("update ticket set customer = 7, state = 'came' where id = 3",)),
     (_ADA, ("insert into offer values (1, 'Tea', 999)", "insert into hidden values (1, '7', 'x')")),
     (_ADA, ("delete from orders where id = 21", "delete from ticket where id = 1")),
     ("{}", ("truncate orders", "insert into orders values (1, '9', 'x', 'y', 1, null, 'hidden')")),

@@ -68,8 +68,10 @@ def tell(stored: StoredChange, share: Share) -> Told | None:
     columns = _columns(change, kind, before, after)
     if kind == "changed" and not columns:
         return None
-    # Whoever moved a row may be of the other tenant.
-    members = () if kind in ("added", "removed") else share.members
+    # Whoever moved a row, or may have, may be of the other tenant, unless the context says it.
+    is_known = share.tenant_context is not None or part.tenant is None or own_before is not None
+    moved = kind in ("added", "removed") or (kind == "changed" and not is_known)
+    members = () if moved else share.members
     return Told(
         at=change.committed_at,
         kind=kind,

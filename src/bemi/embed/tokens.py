@@ -26,6 +26,7 @@ _LONGEST: Final = 8192
 _SKEW: Final = 60
 """Seconds by which the application's clock may be ahead."""
 _LONGEST_TEXT: Final = 200
+_KID: Final = re.compile(r"[0-9a-f]{1,64}")
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 
 
@@ -58,12 +59,15 @@ def kid_of(token: str) -> str:
         wrong = {*header} != {"alg", "kid", "typ"} or header["typ"] != TYPE
         if wrong or header["alg"] != ALGORITHM:
             raise ValueError("another header")
-    except (JoseError, ValueError, TypeError) as error:
+        kid = header["kid"]
+        if not isinstance(kid, str) or not _KID.fullmatch(kid):
+            raise ValueError("another name")  # it may be no text that a database can have
+    except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise UnauthenticatedError(
             "this is no token for an embed",
             fix=f"sign one with {ALGORITHM}, and with alg, kid and typ {TYPE} in its header",
         ) from error
-    return str(header["kid"])
+    return kid
 
 
 def require_signed(token: str, embed: Embed) -> bytes:

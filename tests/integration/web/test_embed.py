@@ -60,8 +60,10 @@ def test_what_is_theirs_is_told_and_nothing_else(embedding: Embedding) -> None:
         (None, "added", "A-2", sent),
         (None, "removed", "A-1", paid),
         ("Ada", "changed", "A-2", {"status": ("sent", "lost")}),
-        ("Ada", "changed", None, {"state": ("new",)}),
+        # Nor where it is not known whether it moved.
+        (None, "changed", None, {"state": ("new",)}),
         (None, "added", None, {"state": ("taken",)}),
+        (None, "changed", None, {"state": ("came",)}),
         ("Ada", "created", "Tea", {"name": ("Tea",)}),
         ("Ada", "deleted", "A-2", {**sent, "status": ("lost",)}),
         ("Ada", "deleted", None, {"state": ("new",)}),

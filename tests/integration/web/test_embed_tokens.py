@@ -100,6 +100,8 @@ def test_what_does_not_hold_tells_nothing(embedding: Embedding) -> None:
         embedding.signed(good, ECKey.generate_key("P-256")),
         embedding.signed(good, typ="JWT"),
         embedding.signed(good, kid="nothing"),
+        embedding.signed(good, kid="a\0"),
+        embedding.signed(good, kid="\ud800"),
         embedding.signed(good, kid=other.kid),
         other.signed(good, kid=embedding.kid),
         embedding.signed(good, jwk=public),
