@@ -23,9 +23,13 @@ from bemi.store.people import Role
 Takes: TypeAlias = Role | Literal["embed"]
 _Given: TypeAlias = tuple[str, Literal["session", "token"]]
 
-_LONGEST: Final = 1000
-"""Characters of a parameter that the log of accesses keeps, and of all of a request:"""
-_MOST: Final = 16_000
+LONGEST: Final = 32_000
+"""Bytes of an address: all of it is recorded, so that nobody hides what they ask for behind what
+they don't."""
+_MOST: Final = 50_000
+"""Characters of a request that the log of accesses keeps."""
+
+RESUMED: Final = "Last-Event-ID"
 
 _bearer = HTTPBearer(
     auto_error=False,
@@ -186,11 +190,14 @@ def _record(
 
 def asked(request: Request) -> dict[str, Any]:
     """The parameters of the query and the path: where both have one, the path says what is done.
-    And what a token for an embed says, which no parameter changes."""
+    And what a token for an embed says, which no parameter changes; and where a stream goes on."""
     found: dict[str, Any] = {}
     for name in request.query_params:
         values = request.query_params.getlist(name)
         found[name] = values[0] if len(values) == 1 else values
+    resumed = request.headers.get(RESUMED)
+    if resumed is not None:
+        found[RESUMED] = resumed
     return found | request.path_params | getattr(request.state, "said", {})
 
 
@@ -229,6 +236,6 @@ class _Keeping:
 
     def _text(self, value: str) -> str:
         plain = value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
-        most = min(_LONGEST, max(self._room, 0))
+        most = max(self._room, 0)
         self._room -= len(plain)
         return plain if len(plain) <= most else f"{plain[:most]}…"

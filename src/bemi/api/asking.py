@@ -30,6 +30,8 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
+Short = Annotated[Text, Field(max_length=1000)]
+"""In a body, of which the log of accesses keeps the beginning."""
 Operation = Literal["create", "update", "delete", "truncate", "snapshot"]
 Format = Literal["ndjson", "csv"]
 
@@ -181,20 +183,20 @@ Plain = Text | bool | int | None
 class Sent(Asked):
     """The filters as members of a body; all that are given must be true of a change."""
 
-    source: Text | None = None
-    table: Text | None = None
-    key: Text | None = None
-    trace: Text | None = None
+    source: Short | None = None
+    table: Short | None = None
+    key: Short | None = None
+    trace: Short | None = None
     operation: list[Operation] = Field([], max_length=5)
-    since: Text | None = None
-    until: Text | None = None
+    since: Short | None = None
+    until: Short | None = None
     transaction: int | None = None
     context: dict[Text, Plain] = Field({}, max_length=_CONDITIONS)
     before: dict[Text, Plain] = Field({}, max_length=_CONDITIONS)
     after: dict[Text, Plain] = Field({}, max_length=_CONDITIONS)
-    changed: Text | None = None
-    from_position: Text | None = None
-    to_position: Text | None = None
+    changed: Short | None = None
+    from_position: Short | None = None
+    to_position: Short | None = None
 
     def filters(self) -> dict[str, Any]:
         """By their names, without what else a body has."""

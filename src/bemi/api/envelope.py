@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bemi.api.access import LONGEST
 from bemi.api.origins import is_foreign
 from bemi.api.problems import problem
 from bemi.api.serving import Serving
@@ -102,6 +103,13 @@ class Envelope:
             scope["method"], headers, self._serving.origins
         ):
             return problem(403, "origin", "a page of another origin had this asked")
+        if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST:
+            return problem(
+                414,
+                "too-long",
+                f"an address has {LONGEST:,} bytes at most, so that all of it can be recorded",
+                fix="ask for less at once",
+            )
         return None
 
     def _tell(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:

@@ -42,19 +42,43 @@ def test_what_is_recorded_of_a_request_has_an_end(web: Web) -> None:
         started = client.post(f"{API}/exports", json=body)
         assert started.status_code == 202
         client.delete(f"{API}/exports/{started.json()['id']}")
-    web.as_admin.get(f"{API}/changes", params={f"p{number}": "y" * 900 for number in range(60)})
-    web.as_admin.get(f"{API}/changes", params={"table": ["y" * 900 for _ in range(60)]})
+    only = ["y" * 900 for _ in range(60)]
+    web.as_admin.post(f"{API}/reverts/plan", json={"table": "todo", "only": only})
     with web.conn() as conn:
         rows = conn.execute(
             "select octet_length(asked::text), asked from bemi.accesses"
             " order by access_id desc limit 8"
         ).fetchall()
-        several, many, *_, first, _ = rows
-        assert max(size for size, _ in rows) < 20_000
-        assert several[1]["table"][-1] == "… 42 more"
-        assert many[1]["…"] == "42 more"
+        several, *_, first, _ = rows
+        assert max(size for size, _ in rows) < 60_000
+        assert several[1]["only"][-1] == "… 4 more"
         assert first[1]["table"] == "todo"
         assert len(first[1]["after"]) < 12
+
+
+def test_nobody_hides_what_they_ask_for_behind_what_they_do_not(web: Web) -> None:
+    change = web.get("/changes", table="todo")["changes"][0]["id"]
+    client = web.client(web.token("viewer"))
+    junk = [("key", "x" * 1000)] * 25
+    of_two = [("table", "todo"), ("key", "2"), ("when", change)]
+    assert client.get(f"{API}/record/at", params=[*junk, *of_two]).status_code == 200
+    padded = f"{'{' * 3000}{change}"
+    assert client.get(f"{API}/changes/{padded}").status_code == 200
+    resumed = {"Last-Event-ID": "beginning"}
+    with client.stream("GET", f"{API}/stream", headers=resumed) as answer:
+        assert answer.status_code == 200
+    with web.conn() as conn:
+        rows = conn.execute("select asked from bemi.accesses order by access_id desc limit 3")
+        (stream,), (one,), (record,) = rows.fetchall()
+    assert (record["table"], record["key"][-1], record["when"]) == ("todo", "2", change)
+    assert one["id"] == padded
+    assert stream == resumed
+    # What would not be recorded to its end is not answered.
+    answer = client.get(f"{API}/record/at", params=[*junk * 2, *of_two])
+    assert (answer.status_code, answer.json()["type"]) == (414, "urn:bemi:too-long")
+    for body in ({"key": f"{' ' * 1000}2"}, {"table": " " * 1001}):
+        assert client.post(f"{API}/exports", json=body).status_code == 422
+    assert web.as_admin.post(f"{API}/reverts/plan", json={"ids": [padded]}).status_code == 422
 
 
 def test_accesses_are_kept_for_so_long_and_no_longer(history: Settings) -> None:

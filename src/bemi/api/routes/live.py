@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from bemi.api import showing
-from bemi.api.access import Viewer, may_still
+from bemi.api.access import RESUMED, Viewer, may_still
 from bemi.api.answers import encode, taken
 from bemi.api.asking import Streaming, Text
 from bemi.api.principals import Principal
@@ -69,7 +69,8 @@ def stream(
     serving: Served,
     asked: Annotated[Streaming, Query()],
     last_event_id: Annotated[
-        Text | None, Header(alias="Last-Event-ID", description="The id of the last event.")
+        Text | None,
+        Header(alias=RESUMED, max_length=4000, description="The id of the last event."),
     ] = None,
 ) -> Response:
     """Changes as they come: events `change`; and `missing` where the history lacks some.

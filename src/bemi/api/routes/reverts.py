@@ -1,5 +1,7 @@
 """Reverts: a plan, and then that plan, and no other, carried out."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
@@ -7,7 +9,7 @@ from starlette.responses import Response
 from bemi.api import reverting, shapes
 from bemi.api.access import Editor, record
 from bemi.api.answers import json_of
-from bemi.api.asking import MOST, Sent, Text, narrowed
+from bemi.api.asking import MOST, Sent, Short, Text, narrowed
 from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
 from bemi.api.serving import Served, Serving
@@ -19,11 +21,13 @@ router = APIRouter(prefix=PREFIX, tags=["reverts"])
 class Wanted(Sent):
     """Which changes, and which of their rows."""
 
-    ids: list[Text] = Field([], max_length=MOST, description="Of changes, of which any is meant.")
-    only: list[Text] = Field(
+    ids: list[Annotated[Text, Field(max_length=50)]] = Field(
+        [], max_length=MOST, description="Of changes, of which any is meant."
+    )
+    only: list[Short] = Field(
         [], max_length=MOST, description="TABLE or TABLE:KEY: only these rows."
     )
-    without: list[Text] = Field(
+    without: list[Short] = Field(
         [], max_length=MOST, description="TABLE or TABLE:KEY: all but these rows."
     )
 
