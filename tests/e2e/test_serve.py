@@ -121,7 +121,7 @@ def settings(source_url: str, destination_url: str) -> Settings:
 
 def test_the_first_start_makes_an_owner_and_a_restart_goes_on(least: Settings) -> None:
     """As a role that has what the page on privileges says, and no more."""
-    with serving(least) as served:
+    with serving(least, "--connect-any") as served:
         assert served.line() == "become the owner, once:"
         link = served.line().strip()
         assert link.startswith(f"{served.base}/sign-in?link=")
@@ -143,6 +143,11 @@ def test_the_first_start_makes_an_owner_and_a_restart_goes_on(least: Settings) -
         path = f"/api/v1/people/{made.json()['person']['id']}"
         assert browser.patch(path, json={"disabled": True}).is_success
         assert browser.post("/api/v1/tokens", json={"name": "t", "role": "viewer"}).is_success
+        assert 'name="password"' in browser.get("/sources/connect").text
+        checked = browser.post("/api/v1/sources/checks", json={"source": least.source}).json()
+        assert checked["findings"][0]["level"] == "ok"
+        tried = browser.post("/api/v1/sources/rules", json={"rules": {"mask": ["task"]}}).json()
+        assert tried["changes"][0]["stored"]["after"]["task"] == "***"
         # Somebody listens: that holds up no end.
         with browser.stream("GET", "/api/v1/stream") as stream:
             assert stream.status_code == 200

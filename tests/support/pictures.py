@@ -146,6 +146,14 @@ def take(folder: Path, browser: Browser, web: Web) -> None:
     moment = urlencode({"table": "products", "moment": before.isoformat()})
     at(f"/table?{moment}", "time-travel")
     at("/sources", "sources")
+
+    def check() -> None:
+        page.get_by_role("button", name="Check it").click()
+        page.get_by_role("status").wait_for()
+
+    at("/sources/connect", "connect", check)
+    rules = '[rules]\nmask = ["customers.email"]\n\n[[rules.skip]]\ntables = ["order_lines"]\n'
+    at(f"/sources/rules?{urlencode({'rules': rules})}", "rules")
     with web.conn() as conn:
         conn.execute("update bemi.people set name = 'ada' where person_id = %s", [web.admin])
     orders = [{"table": "public.orders", "columns": ["id", "status", "total"]}]

@@ -4,7 +4,8 @@ What `bemi serve` gives to the server, which knows no capture.
 """
 
 import secrets
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from bemi.capture.preview import Preview
 from bemi.capture.tables import TableState, survey, with_remembered_rules
 from bemi.config import Settings
 from bemi.connections import connect, explained
+from bemi.errors import BemiError
 from bemi.observed import Fate, Finding, KnownTable, Offered, Seen
 from bemi.rules import Rules
 from bemi.settings import parse
@@ -58,26 +60,21 @@ class Connector:
         settings = with_remembered_rules(self._settings[source.source], setup)
         findings: list[str] = []
         reading = [each.relation for each in covered.tables if each.state == "baseline_running"]
-        with _connected(settings, _PATIENCE) as conn, explained("source"):
+        with _connected(settings, _PATIENCE) as conn:
             found = live.look(conn, settings, source, covered, findings, rate_over=_RATE_OVER)
             estimates = dict(conn.execute(_ESTIMATES, [reading]).fetchall()) if reading else {}
         return Seen(found, tuple(findings), estimates)
 
     def checks(self, settings: Settings) -> Generator[Finding]:
-        """Those of `bemi doctor`, each as soon as it is made. No password is in them, whatever a
-        server says."""
-        hidden = [*_passwords(settings)]
+        """Those of `bemi doctor`, each as soon as it is made."""
         for each in preflight.findings(settings):
-            message, fix = each.message, each.fix
-            for password in hidden:
-                message = message.replace(password, "***")
-                fix = fix and fix.replace(password, "***")
-            yield replace(each, message=message, fix=fix)
+            fix = None if each.fix is None else _discreet(each.fix, settings)
+            yield replace(each, message=_discreet(each.message, settings), fix=fix)
 
     def tables(self, settings: Settings, setup: Setup | None) -> list[Offered]:
         """Those of the source, by their names. Raises `BemiError`."""
         known = with_remembered_rules(settings, setup)
-        with _connected(settings, 5 * _PATIENCE) as conn, explained("source"):
+        with _connected(settings, 5 * _PATIENCE) as conn:
             states = survey(conn, known)
             sizes = {
                 oid: (rows, size)
@@ -94,22 +91,34 @@ class Connector:
         return [preview.of(each) for each in changes]
 
 
-def _connected(settings: Settings, seconds: int) -> psycopg.Connection[Any]:
-    """Of which nothing takes long."""
-    return connect(
-        settings.source_url,
-        what="source",
-        options=f"-c statement_timeout={seconds}s",
-        client_encoding="UTF8",
-        connect_timeout=str(seconds),
-        tcp_user_timeout="3000",
-    )
+@contextmanager
+def _connected(settings: Settings, seconds: int) -> Iterator[psycopg.Connection[Any]]:
+    """Of which nothing takes long. Raises `BemiError`."""
+    try:
+        with (
+            connect(
+                settings.source_url,
+                what="source",
+                options=f"-c statement_timeout={seconds}s",
+                client_encoding="UTF8",
+                connect_timeout=str(seconds),
+                tcp_user_timeout="3000",
+            ) as conn,
+            explained("source"),
+        ):
+            yield conn
+    except BemiError as error:
+        words = _discreet(str(error), settings)
+        raise (error if words == str(error) else BemiError(words, fix=error.fix)) from error
 
 
-def _passwords(settings: Settings) -> set[str]:
-    urls = {"source_url": settings.source_url, "destination_url": settings.destination_url}
-    found = {parse(url, key=key).get("password", "") for key, url in urls.items()}
-    return {each for each in found if len(each) >= _SHORTEST}
+def _discreet(text: str, settings: Settings) -> str:
+    """Without a password, whatever a server says: one that is asked in the clear knows it."""
+    for url in (settings.source_url, settings.destination_url):
+        password = parse(url, key="source_url").get("password", "")
+        if len(password) >= _SHORTEST:
+            text = text.replace(password, "***")
+    return text
 
 
 def _offered(state: TableState, rows: int | None, size: int | None) -> Offered:

@@ -1,6 +1,7 @@
 """Rules as they are written, and what they would have made of the last changes, before they are in
 any file."""
 
+import itertools
 from typing import Annotated, Final
 
 import msgspec
@@ -24,8 +25,8 @@ from bemi.ui.telling import Told, tell
 
 router = APIRouter()
 
-_SHOWN: Final = 20
-"""Changes that are told one by one, of those that the rules do something to."""
+_SHOWN: Final = 8
+"""Changes of a kind that are told one by one."""
 _WORDS: Final[dict[Fate, str]] = {
     "same": "as it is",
     "otherwise": "stored otherwise",
@@ -112,8 +113,13 @@ def _counts(found: Preview) -> dict[str, int]:
 
 
 def _shown(found: Preview) -> list[Shown]:
-    affected = [each for each in found.effects if each.fate != "same"]
-    return [_one(each) for each in affected[:_SHOWN]]
+    """Some of each kind: a rule that leaves much out hides no other."""
+    return [
+        _one(each)
+        for fate in _WORDS
+        if fate != "same"
+        for each in itertools.islice((e for e in found.effects if e.fate == fate), _SHOWN)
+    ]
 
 
 def _one(effect: Effect) -> Shown:

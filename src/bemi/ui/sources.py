@@ -75,6 +75,7 @@ class Source(msgspec.Struct, frozen=True):
     baselines: list[Baseline]
     live: dict[str, Any] | None
     facts: list[tuple[str, str]]
+    rules: str
 
 
 @router.get("/sources")
@@ -119,6 +120,7 @@ def _source(given: dict[str, Any], covered: SourceCoverage, live: dict[str, Any]
         baselines=[*_baselines(covered, estimates)],
         live=live,
         facts=[] if said is None else observed.rows(said, paused=given["paused_at"] is not None),
+        rules=links.url("/sources/rules", {"source": given["source"]}),
     )
 
 
