@@ -24,6 +24,7 @@ from bemi.ui.values import shown as value
 
 _MOST_ROWS: Final = 100
 _MOST_COLUMNS: Final = 20
+_LISTED: Final = 10
 _MOST_TOLD: Final = 20
 """Changes in between that are looked up."""
 _TYPED: Final = 60
@@ -118,6 +119,18 @@ def shown(serving: Serving, who: Principal, plan: Plan) -> Shown:
     )
 
 
+def records(plan: Plan) -> list[tuple[str, str]]:
+    """The first of those that it writes: names, and where they lead."""
+    todo = [row for row in plan.rows if not row.done and not row.conflicts]
+    named = [(_name(row), links.record(row.table, row.key, plan.source)) for row in todo[:_LISTED]]
+    return [(name, href) for name, href in named if href]
+
+
+def _name(row: PlannedRow) -> str:
+    schema, _, table = row.table.partition(".")
+    return f"{brief(name_of(schema, table), _IN_SENTENCES)} {brief(row.key, _IN_SENTENCES)}"
+
+
 class _Between:
     """Changes by their ids, of which some are looked up."""
 
@@ -146,12 +159,11 @@ class _Between:
 def _row(row: PlannedRow, source: str, looked: _Between) -> Row:
     fields = sorted(row.fields, key=lambda field: (field.mark != "conflict", field.mark == "done"))
     label = f"{row.table}:{row.key}"
-    schema, _, table = row.table.partition(".")
     return Row(
         action=row.action,
         hue=_HUES[row.action],
         verb=_WORDS[row.action][0],
-        name=f"{brief(name_of(schema, table), _IN_SENTENCES)} {brief(row.key, _IN_SENTENCES)}",
+        name=_name(row),
         href=links.record(row.table, row.key, source),
         label=label if len(label) <= links.LONGEST else "",
         done=row.done,

@@ -31,7 +31,7 @@ from bemi.ui import links, moment, related, versions
 from bemi.ui.actors import Actor, actor_of
 from bemi.ui.rendering import iso, page
 from bemi.ui.telling import MOST_CHARACTERS, Line, name_of, tell
-from bemi.ui.undo import may_undo
+from bemi.ui.undo import may_undo, refused
 from bemi.ui.values import UNKNOWN, Shown, brief, is_replaced, named, pair, shown
 
 router = APIRouter()
@@ -147,6 +147,7 @@ def record(
         compared=compared,
         picked=_picked(compared, found["changes"]),
         starts=_starts(found["changes"]) if may_undo(serving, who) else [],
+        refused=refused(serving, who),
         back=_back(serving, who, when, asked, source),
         undone_of=source,
         related=related.of(serving, who, source, table, known),

@@ -18,7 +18,7 @@ from bemi.errors import BemiError, ConflictError, UnknownStateError, UsageError
 from bemi.history.planning import Narrowing, Plan
 from bemi.ui import links, moment
 from bemi.ui.chips import WORDS, Chip
-from bemi.ui.planned import Shown, shown, words
+from bemi.ui.planned import Shown, records, shown, words
 from bemi.ui.rendering import page
 from bemi.ui.values import brief, visible
 
@@ -114,6 +114,7 @@ def apply_revert(
         if applied.transaction_id is None
         # The log, and so the history, has the 32 bits that rows have.
         else links.transaction(applied.transaction_id & 0xFFFFFFFF, made.source),
+        records=records(made),
         altered=[brief(each, 200) for each in applied.altered[:_NARROWED]],
         notes=[visible(each) for each in applied.notes],
         again=links.url("/revert", request.query_params.multi_items()),

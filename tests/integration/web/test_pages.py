@@ -93,7 +93,7 @@ def test_a_page_without_changes_says_what_to_do(grace: Reader, web: Web) -> None
 def test_a_record_tells_who_set_what_and_what_happened(grace: Reader) -> None:
     page = grace.get("/record", table="todo", key="2")
     assert "Who set what" in page.text
-    assert "task paint it before paint user 43" in page.text
+    assert "task paint it was paint user 43" in page.text
     assert "changed id of todo 2 from 1 to 2" in page.text
     assert "todo 2" in page.text
     assert page.link(href="/record?table=public.todo&key=1") is not None

@@ -95,6 +95,9 @@ def test_a_request_is_undone_and_what_it_became_is_shown(undoing: Undoing) -> No
     done = undoing.post(address, page, 200, typed="todo")
     assert "2 rows written, in transaction" in done.text
     assert undoing.tasks() == ["a", "b"]
+    records = [each for each in done.links if each.startswith("/record?table=public.todo&key=")]
+    assert len(records) == 2
+    assert "todo 1 todo 2" in done.text
     undoing.at.catch_up()
     became = next(each for each in done.links if each.startswith("/transaction"))
     shown = undoing.editor.get(became)
@@ -170,9 +173,14 @@ def test_where_undoing_begins(undoing: Undoing) -> None:
         assert [each for each in links if each.startswith("/revert")] == []
     assert "What is to be undone?" in undoing.editor.get("/revert").text
     assert "What is to be undone?" in undoing.editor.get("/revert?moment=2030-01-01").text
-    # A record, from one of its changes on; or as it was at a moment.
+    # A record, one of its changes alone, or from one of them on; or as it was at a moment.
     record = undoing.editor.get("/record?table=todo&key=1")
     assert "created todo 1" in record.text
+    alone = [each for each in record.links if each.startswith("/revert?id=")]
+    assert len(alone) == 2
+    one = undoing.editor.get(alone[0])
+    assert "1 row of todo is set back." in one.text
+    assert "ticked" not in one.text  # of one row there is nothing to choose
     positions = [given["value"] for tag, given in record.elements if tag == "option"]
     page = undoing.editor.get("/revert", table="todo", key="1", from_position=positions[-1])
     assert "1 row of todo goes." in page.text
@@ -193,6 +201,7 @@ def test_who_may_not_sees_no_way_to_it(web: Web) -> None:
             page = who.get(address)
             assert [each for each in page.links if "revert" in each] == []
             assert "Undo it" not in page.text
+            assert ("An admin can give you that." in page.text) == (not address.startswith("/?"))
         for address in ("/revert?trace=req-2", "/revert/sql?trace=req-2"):
             assert "paint" not in who.get(address, 403).source
         answer = who.client.post("/revert?trace=req-2", data={"seen": "x", "typed": "todo"})
