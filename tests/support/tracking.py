@@ -48,6 +48,8 @@ def environment(settings: Settings) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(config.PREFIX)}
     given = {}
     for variable, key in config.variables().items():
+        if key not in config.KEYS:
+            continue  # not of a source
         value = getattr(settings, key)
         given[variable] = ",".join(value) if isinstance(value, tuple) else str(value)
     return {**kept, **given, "PYTHONPATH": str(ROOT)}
