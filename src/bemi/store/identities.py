@@ -2,7 +2,8 @@
 
 An account is its issuer and subject, which never become somebody else's. An e-mail address may: so
 it counts once, when the account is bound to whom an admin has invited by it, and only where the
-provider says that it is verified.
+provider says that it is verified. Only ASCII's letters are the same in both cases: others, such as
+the sign for kelvin, are small letters of somebody else's address.
 """
 
 from collections.abc import Collection
@@ -99,8 +100,8 @@ def set_email(
     table = sql.Identifier(schema, "people")
     row = conn.execute(
         sql.SQL(
-            "select lower(%(email)s) is not distinct from %(old)s, exists"
-            " (select from {} where email = lower(%(email)s) and person_id <> %(id)s)"
+            'select lower(%(email)s collate "C") is not distinct from %(old)s, exists'
+            ' (select from {} where email = lower(%(email)s collate "C") and person_id <> %(id)s)'
         ).format(table),
         {"email": email, "old": person.email, "id": person.id},
     ).fetchone()
@@ -111,7 +112,7 @@ def set_email(
     if is_taken:
         raise UsageError(f"somebody else has the address {email}", fix="take it from them first")
     conn.execute(
-        sql.SQL("update {} set email = lower(%s) where person_id = %s").format(table),
+        sql.SQL('update {} set email = lower(%s collate "C") where person_id = %s').format(table),
         [email, person.id],
     )
     unbind(conn, schema, person.id)
@@ -138,7 +139,7 @@ def _invited(conn: psycopg.Connection[Any], schema: str, account: Account) -> Pe
     row = conn.execute(
         sql.SQL(
             "select person_id, exists (select from {} i where i.person_id = p.person_id"
-            " and issuer = %s) from {} p where email = lower(%s)"
+            ' and issuer = %s) from {} p where email = lower(%s collate "C")'
         ).format(sql.Identifier(schema, "identities"), sql.Identifier(schema, "people")),
         [account.issuer, account.email],
     ).fetchone()
@@ -159,7 +160,8 @@ def _uninvited(
 ) -> Person:
     """Somebody new. Raises `NotAdmittedError`."""
     email = account.email or ""
-    if email.rpartition("@")[2].lower() in domains:
+    # Of bytes, these are the letters of ASCII alone.
+    if email.rpartition("@")[2].encode().lower().decode() in domains:
         try:
             return people.add_person(conn, schema, email, "viewer", None, email)
         except UsageError as error:

@@ -247,7 +247,8 @@ def add_person(
     with conn.cursor(row_factory=class_row(Person)) as cursor:
         found = cursor.execute(
             sql.SQL(
-                "insert into {} (name, role, scopes, email) values (%s, %s, %s, lower(%s))"
+                "insert into {} (name, role, scopes, email)"
+                ' values (%s, %s, %s, lower(%s collate "C"))'
                 " on conflict do nothing returning {}"
             ).format(sql.Identifier(schema, "people"), _PERSON),
             [name, role, None if scopes is None else Jsonb(scopes), email],

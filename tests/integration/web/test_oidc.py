@@ -176,6 +176,20 @@ def test_whoever_has_an_address_of_a_domain_comes_in_as_a_viewer(
     assert all(each["actor"] for each in web.get("/accesses", refused=True)["accesses"])
 
 
+def test_letters_that_only_look_small_are_others(web: Web, provider: LyingProvider) -> None:
+    """Of the sign for kelvin, `lower` makes a k."""
+    invited(web, "kay@kk.example", "admin")
+    settings = provider.settings(oidc_domains=("kk.example",))
+    web.serving.provider = Provider(settings, web.serving.origin)
+    for number, email in enumerate(("\u212aay@kk.example.com", "KAY@\u212a\u212a.example")):
+        provider.claims = {"sub": f"k{number}", "email": email, "email_verified": True}
+        assert "is not invited here" in tried(web, provider), email
+    client = signed_in(web, provider, sub="other", email="\u212aay@kk.example")
+    assert web.get("/me", client)["role"] == "viewer"
+    invited(web, "\u212aay@there.example")
+    signed_in(web, provider, sub="itself", email="\u212aay@THERE.example")
+
+
 def test_an_address_that_is_not_verified_proves_nothing(web: Web, provider: LyingProvider) -> None:
     invited(web, "ada@example.com", "admin")
     lies: list[Any] = [None, False, "true", "false", 1, [True], {}]

@@ -3,7 +3,7 @@
 create table people (
     person_id int generated always as identity primary key,
     name text not null unique check (name <> ''),
-    email text unique check (email = lower(email)),  -- who proves to have it at a provider comes in
+    email text unique check (email = lower(email collate "C")),  -- who proves to have it comes in
     role text not null check (role in ('viewer', 'editor', 'admin')),
     scopes jsonb,  -- the tables and columns that may be seen; null: all of them
     created_at timestamptz not null default now(),
