@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from bemi.capture import worker
 from bemi.config import Settings
 from bemi.embedded import Server
+from tests.support.embedding import Embedding
 from tests.support.tracked import Tracked
 from tests.support.tracking import ROOT, track
 from tests.support.web import Web, serve
@@ -160,11 +161,27 @@ def take(folder: Path, browser: Browser, web: Web) -> None:
     web.person("support", "viewer", orders)
     web.person("linus", "editor")
     at("/settings/people", "settings")
+    embed(folder, browser, web)
     small = _opened(browser, web, 390, "dark")
     small.goto(f"{web.base}/?table=orders")
     shot("phone", small)
     _spread(web.settings)
     at("/trends?by=table", "trends")
+
+
+def embed(folder: Path, browser: Browser, web: Web) -> None:
+    """What a customer sees."""
+    table = {"table": "orders", "columns": ["id", "status", "total", "note"], "label": "id"}
+    bound = {"name": "orders", "tables": [{**table, "tenant": "customer_id"}], "origins": []}
+    embedding = Embedding(web, {**bound, "context": ["user_id"]})
+    (order,) = web.get("/changes", table="orders", key="1042", changed="note")["changes"]
+    token = embedding.token(tenant=order["after"]["customer_id"], context=["user_id"])
+    page = browser.new_page(viewport={"width": 720, "height": 480})
+    page.goto(f"{web.base}/embed/{embedding.kid}#{token}")
+    page.get_by_text("1042 from open to paid").wait_for()
+    page.evaluate("postMessage({words: {tables: {'public.orders': 'order'}}})")
+    page.get_by_text("changed note of order 1042").wait_for()
+    page.screenshot(path=folder / "embed.png")
 
 
 def _opened(browser: Browser, web: Web, width: int, scheme: Any) -> Page:

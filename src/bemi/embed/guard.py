@@ -58,11 +58,12 @@ class Signed(Guard):
         who = principal_of(embed)
         request.state.principal = who
         request.state.said = _said(claims)
-        tenant = claims.tenant or ""
-        serving.limits.shows(who.label, tenant)
+        # Where all are shown the same, nobody is to use up what others may ask.
+        asking = claims.tenant or claims.sub or address_of(request)
+        serving.limits.shows(who.label, asking)
         share = Share.of(embed, claims)
         record(request, who, asked(request))
-        with serving.embedded.held(f"{who.label} {tenant}"):
+        with serving.embedded.held(f"{who.label} {asking}"):
             yield Visitor(embed, claims, share)
 
 

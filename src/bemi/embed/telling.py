@@ -60,7 +60,7 @@ def tell(stored: StoredChange, share: Share) -> Told | None:
     if part is None:
         return None
     own_before, own_after = share.sides(change, part)
-    kind = _kind(change.operation, own_before, own_after)
+    kind = _kind(change, own_before, own_after)
     if kind is None:
         return None
     before = _shown(change.before, part.columns) if own_before else {}
@@ -82,11 +82,12 @@ def tell(stored: StoredChange, share: Share) -> Told | None:
     )
 
 
-def _kind(operation: str, before: bool | None, after: bool | None) -> Kind | None:
+def _kind(change: Change, before: bool | None, after: bool | None) -> Kind | None:
     """What it is to whom only the images are told that are theirs."""
-    if operation == "CREATE":
-        return "created" if after else None
-    if operation == "DELETE":
+    if change.operation == "CREATE":
+        # From another partition, which may be another tenant's.
+        return None if not after else "added" if "moved" in change.flags else "created"
+    if change.operation == "DELETE":
         return "deleted" if before else None
     if after:
         return "added" if before is False else "changed"

@@ -152,11 +152,11 @@ def test_a_customer_sees_what_is_theirs_in_a_page_of_the_application(
         page.get_by_text("Ada changed status of orders A-2 from sent to lost").wait_for()
         # The focus goes on to what is new.
         focused = page.evaluate("document.activeElement.shadowRoot.activeElement.textContent")
-        assert "Ada changed state of ticket" in focused
+        assert "ticket was added" in focused
         page.get_by_role("button", name="Show more").click()
         page.get_by_text("That is all.").wait_for()
         page.get_by_text("Ada created orders A-1").wait_for()
-        assert page.get_by_role("listitem").count() == 10
+        assert page.get_by_role("listitem").count() == 11
         page.get_by_text("Details").last.click()
         page.get_by_text("12345678901234567890.10").last.wait_for()
         screen.is_accessible("embed")

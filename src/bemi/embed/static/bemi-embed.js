@@ -120,7 +120,7 @@ ol, dl, dd, p { margin: 0; padding: 0; list-style: none; }
 li { padding: var(--space) 0 var(--space) var(--space); border-bottom: 1px solid var(--line); border-left: 3px solid var(--update); }
 li.created, li.added { border-left-color: var(--create); }
 li.deleted, li.removed { border-left-color: var(--delete); }
-.head { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 var(--space); }
+.head { display: grid; grid-template-columns: minmax(0, 1fr) auto; align-items: baseline; gap: 0 var(--space); }
 time, dt, summary, [role="status"] { color: var(--quiet); font-size: 0.875em; }
 time { white-space: nowrap; }
 strong { font-weight: 600; }
@@ -257,6 +257,7 @@ class BemiHistory extends HTMLElement {
         headers: { Authorization: `Bearer ${this.#token}` },
         credentials: "omit",
         cache: "no-store",
+        redirect: "error",
         referrerPolicy: "no-referrer",
       });
       if (answer.ok) return answer.json();
