@@ -66,7 +66,6 @@ def application(
             yield
             tasks.cancel_scope.cancel()
         serving.streams.close()
-        serving.lives.close()
         await anyio.to_thread.run_sync(serving.background.close)
 
     app = _Application(

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from pydantic import Field, SecretStr
 
-from bemi.api.asking import Asked, Text
+from bemi.api.asking import Asked, Short, Text
 from bemi.api.places import Places
 from bemi.config import Settings
 from bemi.connections import describe
@@ -55,7 +55,7 @@ class Connector(Protocol):
 class Target(Asked):
     """A source of the server's settings by its name; or a database by its address."""
 
-    source: Text | None = Field(None, description="Name of a source in the server's settings.")
+    source: Short | None = Field(None, description="Name of a source in the server's settings.")
     host: Text = Field("", max_length=253)
     port: int = Field(5432, ge=1, le=65535)
     database: Text = Field("", max_length=63)

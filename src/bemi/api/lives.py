@@ -5,7 +5,7 @@ older is told at once, and one that does not come is not waited for."""
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,7 +24,6 @@ and the old one told:"""
 STALE: Final = 60.0
 PATIENCE: Final = 2.0
 """Seconds to wait for an answer where there is none."""
-_AT_ONCE: Final = 4
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -41,15 +40,14 @@ class Lives:
         self._archive = archive
         self._connector = connector
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(_AT_ONCE, "bemi-source")
         self._asked: dict[str, Future[Told]] = {}
         self._told: dict[str, tuple[float, Told]] = {}
 
-    def now(self, *, patience: float = PATIENCE) -> Mapping[str, Told | None]:
+    def now(self) -> Mapping[str, Told | None]:
         """By the names of the sources that the server knows; None where one has not answered."""
         names = self._connector.settings
         waiting = [future for name in names if (future := self._ask(name)) is not None]
-        for each in wait(waiting, patience).done:
+        for each in wait(waiting, PATIENCE).done:
             each.result()  # what nobody foresaw is not for a page to leave out
         with self._lock:
             told = {name: self._told.get(name) for name in names}
@@ -59,9 +57,6 @@ class Lives:
             for name, found in told.items()
         }
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
     def _ask(self, name: str) -> Future[Told] | None:
         """Has one asked where that is due; what there is to wait for, where nothing can be told
         without."""
@@ -70,8 +65,19 @@ class Lives:
             age = float("inf") if found is None else time.monotonic() - found[0]
             running = self._asked.get(name)
             if age > LASTS and running is None:
-                running = self._asked[name] = self._threads.submit(self._look, name)
+                running = self._asked[name] = Future()
+                # A source that says nothing any more must not hold up the end of the process.
+                thread = threading.Thread(
+                    target=self._run, args=[name, running], name=f"bemi-{name}", daemon=True
+                )
+                thread.start()
         return running if age > STALE else None
+
+    def _run(self, name: str, running: Future[Told]) -> None:
+        try:
+            running.set_result(self._look(name))
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            running.set_exception(error)
 
     def _look(self, name: str) -> Told:
         told: Told | None = None

@@ -1,5 +1,6 @@
 """The page of the sources: what is complete, and what needs somebody, with the command for it."""
 
+import socket
 from dataclasses import replace
 
 import psycopg
@@ -107,6 +108,17 @@ def test_a_source_that_is_away_does_not_hold_up_the_page(web: Web) -> None:
         page = reader(away).get("/sources")
         assert "it can't be asked just now; an admin sees why" in page.text
         assert "127.0.0.1:1/" not in page.source
+
+
+def test_a_source_that_says_nothing_is_not_waited_for(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bemi.api.lives.PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://x:y@127.0.0.1:{silent.getsockname()[1]}/x"
+        silence = Connector({"attic": replace(web.settings, source_url=url)})
+        with serve(web.settings, connector=silence) as away:
+            assert "it did not answer within 2 s" in reader(away).get("/sources").text
 
 
 def ask_for_baselines(at: Tracked) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Generator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, Field
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from bemi.api import previewing, shapes_of_sources
 from bemi.api.access import Admin, record
 from bemi.api.answers import json_of
-from bemi.api.asking import Asked, Text
+from bemi.api.asking import Asked, Short
 from bemi.api.connecting import Target, place_of, settings_of
 from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
@@ -22,6 +22,8 @@ from bemi.observed import Finding, Offered
 from bemi.store import sources as stored
 
 router = APIRouter(prefix=PREFIX, tags=["sources"])
+
+_LONGEST: Final = 20_000
 
 
 @router.post("/sources/checks", **told(shapes_of_sources.Checked))
@@ -45,17 +47,18 @@ def check_source(request: Request, who: Admin, serving: Served, target: Target) 
 
 
 def _told(rules: dict[str, Any]) -> dict[str, Any]:
-    """Raises ValueError for what no answer could repeat."""
-    json.dumps(rules, ensure_ascii=False).encode()
+    """Raises ValueError for what no answer could repeat, or is not recorded whole."""
+    if len(json.dumps(rules, ensure_ascii=False).encode()) > _LONGEST:
+        raise ValueError(f"more than {_LONGEST:,} bytes")
     return rules
 
 
 class Tried(Asked):
     """`rules` as the table `[rules]` of the file of settings has them."""
 
+    source: Short | None = None
+    table: Short | None = Field(None, description="Only changes of this table.")
     rules: Annotated[dict[str, Any], AfterValidator(_told)]
-    source: Text | None = None
-    table: Text | None = Field(None, description="Only changes of this table.")
 
 
 @router.post("/sources/rules", **told(shapes_of_sources.Tried))
