@@ -107,7 +107,13 @@ def serve(
             write_urls={settings.source: settings.write_url} if write_urls is None else write_urls,
             connector=connector or Connector({settings.source: settings}),
             limits=limits
-            or Limits(asked=UNLIMITED, refused=UNLIMITED, of_tenant=UNLIMITED, of_embed=UNLIMITED),
+            or Limits(
+                asked=UNLIMITED,
+                refused=UNLIMITED,
+                signing=UNLIMITED,
+                of_tenant=UNLIMITED,
+                of_embed=UNLIMITED,
+            ),
             provider=None if oidc is None else Provider(oidc, origins[0]),
         )
         app = server.build(serving)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bemi.errors import UsageError
-from bemi.ui.settings.scopes import brief_words, read, spelled, words
+from bemi.ui.settings.scopes import brief_words, idle, read, spelled, words
 
 _NAMES = st.text(alphabet=' a:,*.\n\u2028\u202e"', min_size=1, max_size=6)
 
@@ -51,3 +51,9 @@ def test_many_tables_are_told_in_short() -> None:
     assert brief_words(many[:3]) == ["t0", "t1", "t2"]
     assert words(None) == ["the whole history"]
     assert words([]) == ["nothing of the history"]
+
+
+def test_what_no_table_is_meant_by_is_told() -> None:
+    scopes = read("some", "ordres\npublic.orders\nbilling.*: id\nbiling.*")
+    assert idle(scopes, ["public.orders", "billing.invoice"]) == ["ordres", "biling.*"]
+    assert idle(None, []) == []

@@ -16,6 +16,8 @@ ASKED_OF_EMBED: Final = RateLimitItemPerMinute(3000, namespace="embed")
 """For one tenant of an embed, and for all of them."""
 REFUSED: Final = RateLimitItemPerMinute(20, namespace="refused")
 """Secrets that did not hold, from one address."""
+SIGNING: Final = RateLimitItemPerMinute(300, namespace="signing")
+"""Answers of the OpenID provider that are looked at, from one address: with each it is asked."""
 
 
 class Limits:
@@ -24,6 +26,7 @@ class Limits:
         *,
         asked: RateLimitItem = ASKED,
         refused: RateLimitItem = REFUSED,
+        signing: RateLimitItem = SIGNING,
         of_tenant: RateLimitItem = ASKED_OF_TENANT,
         of_embed: RateLimitItem = ASKED_OF_EMBED,
     ) -> None:
@@ -31,6 +34,7 @@ class Limits:
         self._of_tenant = of_tenant
         self._of_embed = of_embed
         self._refused = refused
+        self._signing = signing
         # Of a window the storage keeps a number until it ends; of moving ones each key for ever.
         self._storage = MemoryStorage()
         self._limiter = FixedWindowRateLimiter(self._storage)
@@ -50,6 +54,11 @@ class Limits:
         for item, key in ((self._of_tenant, f"{label} {tenant}"), (self._of_embed, label)):
             if not self._limiter.hit(item, key):
                 self._refuse(item, key)
+
+    def signs_in(self, address: str) -> None:
+        """At the provider. Raises `TooManyError`."""
+        if not self._limiter.hit(self._signing, address):
+            self._refuse(self._signing, address)
 
     def failed(self, address: str) -> None:
         """A secret from there did not hold. Raises `TooManyError`.

@@ -81,6 +81,7 @@ def back_from_provider(
     provider = _provider(serving)
     given = {"state": state, "code": code, "iss": iss, "error": error}
     back = {name: value for name, value in given.items() if value is not None}
+    serving.limits.signs_in(address_of(request))
     try:
         account = provider.finish(request.cookies.get(_cookie(serving), ""), back)
         session = _admitted(request, serving, provider, account)

@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from limits import RateLimitItemPerMinute
 from playwright.sync_api import Browser
 
 from bemi.api import oidc
+from bemi.api.limits import Limits
 from bemi.api.oidc import Provider
 from bemi.config import OidcSettings, Settings
 from bemi.errors import ConfigError
@@ -49,7 +51,7 @@ def web(history: Settings) -> Iterator[Web]:
 def invited(web: Web, email: str, role: Any = "editor") -> int:
     with web.conn() as conn:
         name = f"{email} {people.new_secret()}"
-        conn.execute("update bemi.people set email = null where email = lower(%s)", [email])
+        conn.execute("update bemi.people set email = null where email = %s", [email])
         return people.add_person(conn, "bemi", name, role, None, email).id
 
 
@@ -198,6 +200,21 @@ def test_an_address_that_is_not_verified_proves_nothing(web: Web, provider: Lyin
         assert "does not say that the e-mail address" in tried(web, provider), verified
     refusal = web.get("/accesses", refused=True, limit=1)["accesses"][0]
     assert (refusal["actor"], refusal["by"]) == ("liar", None)
+
+
+def test_answers_that_are_made_up_are_looked_at_so_often(
+    web: Web, provider: LyingProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the provider asked."""
+    limits = Limits(signing=RateLimitItemPerMinute(2, namespace="s"))
+    monkeypatch.setattr(web.serving, "limits", limits)
+    client = browser(web)
+    statuses = []
+    for _ in range(3):
+        state = provider.authorize(begun(client))["state"]
+        statuses.append(back(client, state=state, code="made up").status_code)
+    assert statuses == [403, 403, 429]
+    assert provider.asked.count("/token") == 2
 
 
 def test_some_providers_tell_the_address_elsewhere(web: Web, provider: LyingProvider) -> None:

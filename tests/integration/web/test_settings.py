@@ -62,6 +62,7 @@ def test_somebody_is_invited_and_may_what_was_chosen(web: Web, admin: Reader) ->
     (address,) = {each for each in listed.links if each.endswith(f"id={id_of(web, 'marie')}")}
     page = admin.get(address)
     assert "sessions 1" in page.text
+    assert "no table that the history has" not in page.text
     assert lines in page.source
 
     id = id_of(web, "marie")
@@ -123,6 +124,7 @@ def test_names_that_can_not_be_typed_stay_as_they_are(web: Web, admin: Reader) -
     id, session = web.person("ada o.", "viewer", odd)
     page = admin.get("/settings/person", id=id)
     assert "its names can't be typed" in page.text
+    assert "public.a: b is no table that the history has" in page.text
     sent(admin, "/settings/person", id=id, role="editor", sees="same", tables="")
     me = web.get("/me", web.browser(session))
     assert (me["role"], me["scopes"]) == ("editor", odd)

@@ -61,6 +61,8 @@ def list_accesses(
         schema = serving.archive.schema
         names = [(f"person {each.id}", each.name) for each in people.people(conn, schema)]
         programs = [(f"token {each.id}", each.name) for each in people.tokens(conn, schema)]
+    if asked.by is not None and asked.by not in dict([*names, *programs]):
+        programs.append((asked.by, asked.by))
     first, more = links.pages(
         "/settings/accesses", query, None if following is None else str(following)
     )

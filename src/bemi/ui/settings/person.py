@@ -13,7 +13,7 @@ from bemi.api.problems import answer
 from bemi.api.routes import people as of_api
 from bemi.api.serving import Served, Serving
 from bemi.errors import UnknownStateError, UsageError
-from bemi.store import accesses, identities, people, sessions
+from bemi.store import accesses, completeness, identities, people, sessions
 from bemi.store.people import Person
 from bemi.ui import links
 from bemi.ui.settings import scopes
@@ -151,6 +151,7 @@ def _show(
         if found is None:
             raise UnknownStateError(f"there is no person {id}")
         last = accesses.last(conn, schema).get(f"person {id}")
+        covered = completeness.read(conn, schema) if found.scopes else ()
         bound = identities.of_person(conn, schema, id)
         signed_in = len(sessions.of_person(conn, schema, id))
         made = sum(
@@ -166,6 +167,9 @@ def _show(
         person=found,
         is_oneself=who.holder.kind == "person" and who.holder.id == id,
         sees=scopes.words(found.scopes),
+        idle=scopes.idle(
+            found.scopes, [table.root for source in covered for table in source.tables]
+        ),
         seen_at=last,
         signed_in=signed_in,
         tokens=made,

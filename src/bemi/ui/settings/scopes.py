@@ -3,10 +3,11 @@
 Pure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from bemi.errors import UsageError
+from bemi.store.scope import Scope
 from bemi.ui.values import brief
 
 Sees: TypeAlias = Literal["all", "some", "none", "same"]
@@ -64,6 +65,15 @@ def words(scopes: Iterable[Mapping[str, Any]] | None) -> list[str]:
     if scopes is None:
         return ["the whole history"]
     return [brief(_line(each), _BRIEF) for each in scopes] or ["nothing of the history"]
+
+
+def idle(given: Sequence[Mapping[str, Any]] | None, tables: Collection[str]) -> list[str]:
+    """Those entries that none of these tables is meant by: most often one that is misspelt."""
+    return [
+        brief(each["table"], _BRIEF)
+        for each in given or ()
+        if not any(map(Scope.read([each]).sees, tables))
+    ]
 
 
 def brief_words(given: Sequence[Mapping[str, Any]] | None) -> list[str]:
