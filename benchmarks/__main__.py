@@ -52,7 +52,7 @@ def main() -> None:
             ],
             "latency": [
                 functools.partial(measure, running, 100 if quick else 400)
-                for measure in (latency.polled, latency.streamed)
+                for measure in (latency.polled, latency.streamed, latency.served)
             ],
             "memory": [functools.partial(memory.measure, running, 200_000 if quick else 1_000_000)],
         }

@@ -1,18 +1,24 @@
 """How soon a commit on an idle source is seen in `changes`, by a reader who never sleeps, and
-given by `bemi.stream`, which does."""
+given by `bemi.stream` and the events of `bemi serve`, which do."""
 
+import contextlib
+import json
 import queue
 import random
 import statistics
 import threading
 import time
+from collections.abc import Callable, Iterator
 
+import httpx
 import psycopg
+from benchmarks import web
 from benchmarks.figures import Latency
 from benchmarks.servers import Servers
 from psycopg import sql
 
 import bemi
+from bemi.store import people
 
 _INSERT = """
 insert into orders values (%s, 1, 'new', 1.5, 'EUR', 'Street 1, 10115 Berlin', 1, null, now(), null)
@@ -52,36 +58,73 @@ def polled(servers: Servers, commits: int) -> Latency:
 
 
 def streamed(servers: Servers, commits: int) -> Latency:
+    with servers.worker("latency") as (settings, _pid):
+        changes = bemi.stream(
+            settings.destination_url, schema=settings.schema, table="orders", operation="create"
+        )
+        given = (change.primary_key for change in changes)
+        return _given("commit to a stream's change", servers, commits, given, changes.close)
+
+
+def served(servers: Servers, commits: int) -> Latency:
+    """Of `bemi serve`, which a page that is open listens to."""
+    with servers.worker("latency") as (settings, _pid):
+        with psycopg.connect(settings.destination_url, autocommit=True) as conn:
+            _, token = people.add_token(
+                conn, settings.schema, "feed", "viewer", None, created_by="bench", lasts=None
+            )
+        with (
+            web.served(settings.destination_url, settings.schema) as base,
+            httpx.stream(
+                "GET",
+                f"{base}/api/v1/stream",
+                params={"table": "orders", "operation": "create"},
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=_DEADLINE,
+            ) as answer,
+        ):
+            given = (
+                json.loads(line.removeprefix("data:"))["primary_key"]
+                for line in answer.iter_lines()
+                if line.startswith("data:")
+            )
+            return _given("commit to the server's event", servers, commits, given, answer.close)
+
+
+def _given(
+    name: str,
+    servers: Servers,
+    commits: int,
+    keys: Iterator[str | None],
+    close: Callable[[], None],
+) -> Latency:
+    """Until the key of each comes, in a thread of its own."""
     source = servers.source_conn
     source.execute("truncate orders")
     source.execute("set synchronous_commit to on")
     given: queue.SimpleQueue[tuple[str | None, float]] = queue.SimpleQueue()
     waits = []
-    with (
-        servers.worker("latency") as (settings, _pid),
-        bemi.stream(
-            settings.destination_url, schema=settings.schema, table="orders", operation="create"
-        ) as changes,
-    ):
 
-        def consume() -> None:
-            for change in changes:
-                given.put((change.primary_key, time.perf_counter()))
+    def consume() -> None:
+        with contextlib.suppress(httpx.StreamError, httpx.TransportError):
+            for key in keys:
+                given.put((key, time.perf_counter()))
 
-        consumer = threading.Thread(target=consume)
-        consumer.start()
-        for key in range(-20, commits):
-            source.execute(_INSERT, [key])
-            began = time.perf_counter()
-            seen, at = given.get(timeout=_DEADLINE)
-            assert seen == str(key)
-            if key >= 0:
-                waits.append(max(at - began, 0.0))
-            time.sleep(random.uniform(0.005, 0.025))
-        changes.close()
-        consumer.join()
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    for number in range(-20, commits):
+        source.execute(_INSERT, [number])
+        began = time.perf_counter()
+        seen, at = given.get(timeout=_DEADLINE)
+        assert seen == str(number)
+        if number >= 0:
+            waits.append(max(at - began, 0.0))
+        time.sleep(random.uniform(0.005, 0.025))
+    close()
+    source.execute(_INSERT, [commits])  # who waits for one sees that it is closed
+    consumer.join()
     source.execute("set synchronous_commit to off")
-    return _figure("commit to a stream's change", waits)
+    return _figure(name, waits)
 
 
 def _figure(name: str, waits: list[float], poll: float | None = None) -> Latency:

@@ -38,7 +38,7 @@ def measure(changes: int, seconds: float) -> Iterator[Answer]:
             fill(conn, changes, datetime.now(UTC) - timedelta(days=DAYS))
             addresses = _addresses(conn)
             secrets = [_session(conn, number) for number in range(PEOPLE)]
-        with _served(url) as base:
+        with served(url) as base:
             found = asyncio.run(_all(base, secrets, addresses, seconds))
     for name in sorted(found):
         times = sorted(found[name])
@@ -93,14 +93,15 @@ def _session(conn: psycopg.Connection[Any], number: int) -> str:
 
 
 @contextmanager
-def _served(url: str) -> Iterator[str]:
-    environment = {**os.environ, "BEMI_DESTINATION_URL": url, "PYTHONUNBUFFERED": "1"}
-    environment.pop("BEMI_SOURCE_URL", None)
+def served(url: str, schema: str = "bemi") -> Iterator[str]:
+    """The address of a server of its own."""
+    environment = {name: value for name, value in os.environ.items() if name[:5] != "BEMI_"}
+    environment |= {"BEMI_DESTINATION_URL": url, "BEMI_SCHEMA": schema, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "bemi", "serve", "--port", "0"],
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=None,
+        stderr=subprocess.DEVNULL,
         text=True,
     )
     try:
