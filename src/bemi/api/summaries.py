@@ -1,6 +1,6 @@
 """Transactions in short, one after the other, however large they are: of each its first changes."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
@@ -18,6 +18,9 @@ MOST: Final = 1000
 """Changes of a transaction that are looked at; those behind them are stepped over."""
 _FIRST: Final = 200
 """Changes that are read at once, where that is enough for one transaction."""
+
+LARGEST: Final = 16 << 20
+"""Bytes of values that are looked at at once, or of one change."""
 
 _TRANSACTION: Final = Dimension.parse("transaction")
 _LAST: Final = (1 << 31) - 1
@@ -41,21 +44,35 @@ def summaries(conn: psycopg.Connection[Any], schema: str, filters: Filters) -> G
     while True:
         piece = replace(filters, behind=behind, limit=size + 1)
         with closing(reader.changes(conn, schema, piece)) as rows:
-            found = [list(run) for _, run in runs(rows, _TRANSACTION)]
-        is_last = sum(map(len, found)) <= size
+            read, is_full = _read(rows)
+        found = [list(run) for _, run in runs(read, _TRANSACTION)]
+        is_last = len(read) <= size and not is_full
+        is_cut = False
         if not is_last:
             cut = found.pop()
             if not found:
-                if size < MOST:
+                if size < MOST and not is_full:
                     size = MOST
                     continue
-                found = [cut]
+                found, is_cut = [cut], True  # the last of it says that there are more
         size = _FIRST
         for each in found:
             behind = _end(each[0], oldest_first=filters.oldest_first)
-            yield Summary(each[:MOST], len(each) > MOST, behind)
+            yield Summary(each[:-1] if is_cut else each, is_cut, behind)
         if is_last:
             return
+
+
+def _read(rows: Iterable[StoredChange]) -> tuple[list[StoredChange], bool]:
+    """As many as there is room for, and one more where there is one that has none."""
+    found: list[StoredChange] = []
+    size = 0
+    for each in rows:
+        found.append(each)
+        if size > LARGEST:
+            return found, True
+        size += each.size
+    return found, False
 
 
 def _end(of: StoredChange, *, oldest_first: bool) -> Place:

@@ -24,6 +24,9 @@ from bemi.store.query import compiled
 from bemi.store.refusals import told
 
 _FETCH: Final = 1000
+"""Changes that are read at once, of which the first, and all of their values together:"""
+_FIRST: Final = 50
+_PIECE: Final = 8 << 20
 _STREAMED: Final = 100
 _BITS_BEHIND_SOURCE: Final = 32
 _SOURCE_MASK: Final = 0xFFF
@@ -55,6 +58,11 @@ class StoredChange(msgspec.Struct, frozen=True):
     previous_key: str | None
     flags: list[str] | None
     rules: int | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its values."""
+        return sum(map(len, filter(None, (self.before, self.after, self.context))))
 
     @property
     def place(self) -> Place:
@@ -122,7 +130,8 @@ def changes(
 ) -> Generator[StoredChange]:
     """The changes that the filters let through, in their order, as of one moment.
 
-    Read in pieces, so that a history of any size takes constant memory. Raises `UsageError` for
+    Read in pieces, of as few changes as they are large, so that a history of any size takes
+    constant memory. Raises `UsageError` for
     positions where it is not clear in whose log.
     """
     require_clear_positions(conn, schema, filters)
@@ -139,9 +148,14 @@ def changes(
         conn.cursor("bemi_changes", row_factory=class_row(StoredChange)) as cursor,
     ):
         _keep_json(cursor)
-        cursor.itersize = _FETCH
         cursor.execute(query, parameters)
-        yield from cursor
+        number = _FIRST
+        while piece := cursor.fetchmany(number):
+            yield from piece
+            if len(piece) < number:
+                return
+            average = sum(each.size for each in piece) // number
+            number = max(1, min(_FETCH, _PIECE // (average + 1)))
 
 
 def portion(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -208,6 +209,29 @@ def test_a_page_of_large_values_has_fewer_changes(
     several = pages(150)
     assert 1 < len(several) < len(whole)
     assert [id for page in several for id in page] == whole
+
+
+def test_transactions_of_large_values_are_looked_at_bit_by_bit(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that is too large for it only the beginning, and of a page only as many."""
+
+    def pages() -> Iterator[list[dict[str, Any]]]:
+        behind: dict[str, Any] = {}
+        while behind.get("behind", "") is not None:
+            page = web.get("/transactions", **behind)
+            behind = {"behind": page["next"]}
+            yield page["transactions"]
+
+    (whole,) = pages()
+    monkeypatch.setattr("bemi.api.summaries.LARGEST", 0)
+    (bit,) = pages()
+    assert [each["transaction_id"] for each in bit] == [each["transaction_id"] for each in whole]
+    for seen, each in zip(bit, whole, strict=True):
+        assert (seen["count"], seen["more"]) == (1, each["count"] > 1)
+        assert seen["changes"] == each["changes"][:1]
+    monkeypatch.setattr("bemi.api.routes.changes._LARGEST", 0)
+    assert [each for (each,) in pages()] == bit
 
 
 def test_sources_and_tables(web: Web) -> None:

@@ -23,6 +23,7 @@ from bemi.errors import SetupError
 from bemi.store import people
 from bemi.store.grants import ASKED, READABLE, grant
 from bemi.store.people import digest_of
+from tests.support.attic import SCOPES
 from tests.support.embedding import ORIGIN, Embedding
 from tests.support.waiting import until
 from tests.support.web import API, Web, serve
@@ -190,8 +191,28 @@ def test_what_takes_more_than_a_viewer(web: Web) -> None:
     }
 
 
+def ended(web: Web) -> Iterator[httpx.Client]:
+    """Of those who might once."""
+    with web.conn() as conn:
+        for end in ("revoked_at = now()", "expires_at = now()"):
+            token = web.token("admin")
+            conn.execute(
+                f"update bemi.api_tokens set {end} where digest = %s".encode(), [digest_of(token)]
+            )
+            yield web.client(token)
+        person, session = web.person(f"x {people.new_secret()}", "admin")
+        conn.execute("update bemi.people set disabled_at = now() where person_id = %s", [person])
+        yield web.browser(session)
+        _, session = web.person(f"x {people.new_secret()}", "admin")
+        conn.execute(
+            "update bemi.sessions set expires_at = now() where digest = %s", [digest_of(session)]
+        )
+        yield web.browser(session)
+
+
 def test_without_a_token_nothing_is_told(web: Web, every: Every) -> None:
     wrong = [
+        *ended(web),
         web.nobody,
         web.client("wrong"),
         web.client(web.admin_session),  # a session is no token
@@ -200,9 +221,10 @@ def test_without_a_token_nothing_is_told(web: Web, every: Every) -> None:
         web.client(Cookie=f"{web.serving.cookie}="),
     ]
     number = 0
+    customer = Embedding(web).client()
     for role, call in every:
         if role is not None:
-            for client in wrong:
+            for client in wrong if role == "embed" else (*wrong, customer):
                 assert asked(client, call) in (401, 403), call
                 number += 1
     assert number > 100
@@ -275,6 +297,23 @@ def test_who_may_succeeds(web: Web) -> None:
             continue
         client = web.nobody if role is None else clients[role]
         assert asked(client, call) in (200, 201, 202, 204, 303), call
+
+
+def test_no_route_tells_of_what_is_out_of_scope(web: Web, every: Every) -> None:
+    """Whatever is asked of them by who may see a part: what is refused is not told either."""
+    scoped = web.client(web.token("editor", SCOPES), Accept="text/html, */*")
+    number = 0
+    for role, (method, path, given) in every:
+        if method != "GET" or role not in ("viewer", "editor"):
+            continue
+        with scoped.stream(method, path, **given) as answer:
+            is_endless = answer.headers.get("content-type", "").startswith("text/event-stream")
+            text = next(answer.iter_text()) if is_endless else answer.read().decode()
+        assert answer.status_code in (200, 303, 403, 404), (path, text)
+        for hidden in ("secret", "pinwheel", "pinafore", "insert … hidden", "12345678901234567890"):
+            assert hidden not in text, path
+        number += answer.is_success
+    assert number > 25
 
 
 def test_what_a_session_may_it_may_until_it_ends(web: Web) -> None:

@@ -80,18 +80,19 @@ def transactions(
     """Transactions in short, by the changes of theirs that the filters let through, the newest
     first. `limit` and `behind` are of transactions."""
     listed: list[dict[str, Any]] = []
-    following: str | None = None
+    following, size = None, 0
     end: Place | None = None
     with (
         serving.archive.connected() as conn,
         closing(summaries(conn, serving.archive.schema, asked.filters(who, limit=None))) as each,
     ):
         for summary in each:
-            if len(listed) == asked.limit:
+            if len(listed) == asked.limit or size > _LARGEST:
                 following = str(end)
                 break
             # What is not told of it is not kept: there may be a thousand transactions of that size.
             listed.append(_in_short(summary, who))
+            size += sum(each.size for each in summary.changes[:_SHOWN])
             end = summary.end
     return json_of(request, {"transactions": listed, "next": following})
 
@@ -164,7 +165,7 @@ def page(serving: Serving, who: Principal, filters: Filters) -> dict[str, Any]:
                 following = str(found[-1].place)
                 break
             found.append(each)
-            size += len(each.before) + len(each.after) + len(each.context)
+            size += each.size
     return {"changes": [showing.change(each, who) for each in found], "next": following}
 
 
