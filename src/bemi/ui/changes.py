@@ -1,6 +1,7 @@
 """A change, a transaction, and all that one request or trace has done, in order."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import groupby
 from typing import Annotated, Any, Final
 
@@ -28,6 +29,7 @@ from bemi.ui.values import brief
 
 router = APIRouter()
 
+_INSTANT: Final = timedelta(microseconds=1)
 _PAGE: Final = 50
 _COLUMNS: Final = 20
 _ALL_COLUMNS: Final = 2000
@@ -80,6 +82,7 @@ def change(
 ) -> Response:
     found = showing.change(one(serving, who, asked.id, asked.source), who)
     told = tell(found, columns=_ALL_COLUMNS, most=_MOST)
+    table = f"{found.schema}.{found.table}"
     return page(
         request,
         "change.html",
@@ -88,7 +91,9 @@ def change(
         context=members(found.context, _MOST),
         position=str(Lsn(found.position)),
         transaction=links.transaction(found.transaction_id, found.source),
-        record=links.record(f"{found.schema}.{found.table}", found.primary_key, found.source),
+        record=links.record(table, found.primary_key, found.source),
+        before=links.table(table, found.source, found.committed_at - _INSTANT),
+        after=links.table(table, found.source, found.committed_at),
         undo=undo(serving, who, "id", str(found.id), found.source),
         json=links.url(f"/api/v1/changes/{found.id}", {"source": asked.source}),
     )

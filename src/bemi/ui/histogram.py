@@ -43,12 +43,14 @@ class Bar(msgspec.Struct, frozen=True):
 
 class Histogram(msgspec.Struct, frozen=True):
     """`begin` and `end`: the first bar and the last, in words. Without bars nothing happened.
-    `counted`: what each bar is of, and how many."""
+    `counted`: what each bar is of, and how many. `peak`: what the first of the highest is of."""
 
     bars: list[Bar] = []
     every: str = ""
     total: str = ""
     most: str = ""
+    peak: str = ""
+    peak_href: str = ""
     begin: str = ""
     end: str = ""
     counted: list[tuple[str, int]] = []
@@ -106,11 +108,14 @@ def drawn(
         said = f"{count(each.count, 'change')}, {_word(each.start, trend.every)}"
         href = "" if query is None else links.url("/", [*rest, *times])
         bars.append(Bar(href, said, HEIGHT - height, height))
+    top = next(at for at, each in enumerate(counts) if each.count == highest)
     return Histogram(
         bars,
         trend.every,
         count(sum(each.count for each in counts), "change"),
         f"{highest:,}",
+        _word(counts[top].start, trend.every),
+        bars[top].href,
         _word(counts[0].start, trend.every),
         _word(counts[-1].start, trend.every),
         [(_word(each.start, trend.every), each.count) for each in counts],

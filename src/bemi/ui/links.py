@@ -2,6 +2,7 @@
 would lead elsewhere. Pure."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -54,6 +55,13 @@ def record(table: str, key: str | None, source: str | None = None) -> str:
     if key is None or len(key) > LONGEST:
         return ""
     return url("/record", {"table": table, "key": key, "source": source})
+
+
+def table(name: str, source: str, moment: datetime) -> str:
+    """As it was then; empty for a name that no address takes."""
+    if len(name) > LONGEST:
+        return ""
+    return url("/table", {"table": name, "source": source, "moment": moment.isoformat()})
 
 
 def change(id: object, source: str | None = None) -> str:

@@ -16,6 +16,7 @@ from bemi.api.access import Viewer
 from bemi.api.answers import encode
 from bemi.api.asking import OfSource, Text, narrowed
 from bemi.api.principals import Principal
+from bemi.api.problems import answer
 from bemi.api.routes.changes import one
 from bemi.api.routes.changes import page as changes_page
 from bemi.api.routes.records import columns
@@ -104,11 +105,12 @@ def record(
     )
     found = changes_page(serving, who, moment.until(filters, when))
     if not found["changes"] and asked.behind is None:
-        raise UnknownStateError(
+        unknown = UnknownStateError(
             f"the history has no change of {asked.table} {asked.key}"
             + ("" if when is None else " by then"),
             fix='look at the table and the key; a composite key is JSON, as ["7","2026-05-03"]',
         )
+        return _find(request, who, serving, asked, unknown)
     table = _qualified(asked.table)
     source = _source(asked, found["changes"])
     query = request.query_params.multi_items()
@@ -209,7 +211,13 @@ def _also(changes: list[StoredChange], table: str, key: str) -> list[tuple[str, 
     ]
 
 
-def _find(request: Request, who: Principal, serving: Serving, asked: OfRecord) -> Response:
+def _find(
+    request: Request,
+    who: Principal,
+    serving: Serving,
+    asked: OfRecord,
+    problem: BemiError | None = None,
+) -> Response:
     with serving.archive.connected() as conn:
         covered = completeness.read(conn, serving.archive.schema)
     names = {
@@ -222,6 +230,8 @@ def _find(request: Request, who: Principal, serving: Serving, asked: OfRecord) -
         request,
         "find.html",
         who,
+        200 if problem is None else answer(problem).status_code,
+        problem=problem,
         table=asked.table or "",
         key=asked.key or "",
         tables=sorted(names)[:_TABLES],

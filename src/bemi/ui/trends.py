@@ -68,11 +68,13 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """`cells`: the same as a table, a line for each time."""
+    """`cells`: the same as a table, a line for each time in which
+    there was something; `left_out`: there are others."""
 
     every: str
     parts: list[Part]
     cells: list[tuple[str, list[str]]]
+    left_out: bool
 
 
 @router.get("/trends")
@@ -205,8 +207,13 @@ def _chart(
         for (value, others), counts in groups.items()
     ]
     lines = zip(*(part.chart.counted for part in parts), strict=True)
-    cells = [(line[0][0], [f"{number:,}" for _, number in line]) for line in lines]
-    return Chart(trend.every, parts, cells)
+    several_lines = [(line[0][0], [number for _, number in line]) for line in lines]
+    cells = [
+        (word, [f"{number:,}" for number in numbers])
+        for word, numbers in several_lines
+        if any(numbers)
+    ]
+    return Chart(trend.every, parts, cells, len(cells) < len(several_lines))
 
 
 def _part(

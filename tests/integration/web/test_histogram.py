@@ -62,7 +62,7 @@ def test_the_activity_has_a_chart_when_it_is_asked_for(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, session = web.person("mary", "viewer")
-    _, part = web.person("rosalind", "viewer", [{"table": "public.todo"}])
+    _, part = web.person("henrietta", "viewer", [{"table": "public.todo"}])
     browser = web.browser(session)
 
     def charted(by: str = session, **query: str) -> Page:

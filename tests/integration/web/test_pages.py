@@ -193,10 +193,11 @@ def test_a_record_is_found_by_its_table_and_key(grace: Reader) -> None:
     page = grace.get("/record")
     options = [given["value"] for tag, given in page.elements if tag == "option"]
     assert options == ["bulk", "child", "pair", "secret", "todo"]
-    assert (
-        "the history has no change of todo 4711"
-        in grace.get("/record", 404, table="todo", key="4711").text
-    )
+    # What was typed stays, beside what is wrong with it.
+    page = grace.get("/record", 404, table="todo", key="4711")
+    assert "the history has no change of todo 4711" in page.text
+    typed = {given["name"]: given["value"] for tag, given in page.elements if "required" in given}
+    assert typed == {"table": "todo", "key": "4711"}
     assert "pair" in grace.get("/record", table="pair", key='["1","x/y"]').text
 
 
@@ -302,6 +303,10 @@ def test_a_scope_narrows_every_page(web: Web) -> None:
         for each in hidden:
             assert each not in page.source, (address, each)
     assert "changed task of todo 1 from paint to paint it" in scoped.get("/").text
+    # And each says that there is more.
+    for address in ("/", "/sources", "/tables", "/trends"):
+        assert "You see a part of the history" in scoped.get(address).text
+        assert "You see a part" not in reader(web).get(address).text
 
 
 def test_what_is_out_of_scope_is_on_no_page(web: Web) -> None:

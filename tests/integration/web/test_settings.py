@@ -134,7 +134,8 @@ def test_a_token_is_shown_once_and_revoked(web: Web, admin: Reader) -> None:
     page = sent(
         admin, "/settings/tokens", name="prom", role="viewer", sees="none", tables="", days="7"
     )
-    (secret,) = {given["data-copy"] for _, given in page.elements if "data-copy" in given}
+    secret, example = [given["data-copy"] for _, given in page.elements if "data-copy" in given]
+    assert example == f'curl -H "Authorization: Bearer $TOKEN" {web.base}/metrics'
     program = web.client(secret)
     assert web.get("/me", program)["scopes"] == []
     page = admin.get("/settings/tokens")
@@ -327,7 +328,7 @@ def test_an_admin_lets_somebody_in_and_out_again(
         page.get_by_label("Name").fill("nightly report")
         shows("settings-tokens-new")
         page.get_by_role("button", name="Make the token").click()
-        page.get_by_text("Authorization: Bearer TOKEN").wait_for()
+        page.get_by_text("Authorization: Bearer $TOKEN").wait_for()
         page.get_by_role("link", name="All tokens").click()
         row = page.get_by_role("listitem").filter(has_text="nightly report")
         row.get_by_text("Revoke…").click()

@@ -49,11 +49,27 @@ def test_a_moment_is_picked_and_its_tables_are_seen(web: Web, grace: Reader) -> 
     record = next(each for each in page.links if each.startswith("/record?table=public.todo&key=1"))
     assert "moment=" in record
     assert "As it was" in grace.get(record).text
+    # From one moment to another without leaving the table.
+    picked = {"back": todo, "when": moment_of(web, table="todo", operation="create")}
+    assert "done 1 paint 123" in grace.get("/moment", **picked).text
+    assert next(
+        given["value"]
+        for _, given in page.elements
+        if given.get("name") == "back" and "table=" in given["value"]
+    ).startswith("/table?table=public.todo")
     # By the calendar, too.
     assert (
         "You are looking at 2030-05-03 14:02:00 UTC"
         in grace.get("/moment", when="2030-05-03T14:02", back="/tables").text
     )
+
+
+def test_a_change_leads_to_its_table_before_and_after_it(web: Web, grace: Reader) -> None:
+    (update,) = web.get("/changes", table="todo", changed="done")["changes"]
+    found = [each for each in grace.get(f"/change?id={update['id']}").links if "/table?" in each]
+    before, after = (grace.get(each).text for each in found)
+    assert "1 paint 1234" in before
+    assert "1 paint it 1234" in after
 
 
 def test_every_row_is_on_one_page(web: Web, grace: Reader) -> None:
@@ -101,7 +117,10 @@ def test_what_is_seen_is_exported(web: Web, grace: Reader) -> None:
         page = grace.get("/table", table="todo", **query)
         as_csv, ndjson = (each for each in page.links if each.startswith("/api/v1/table/at"))
         answer = grace.client.get(as_csv)
-        assert answer.headers["content-disposition"] == 'attachment; filename="rows.csv"'
+        name = answer.headers["content-disposition"].partition("filename=")[2]
+        assert re.fullmatch(
+            r'"todo-[0-9T.-]+Z\.csv"' if query else r'"todo-0-[0-9A-F]+\.csv"', name
+        )
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         rows = [*csv.DictReader(io.StringIO(answer.text, newline=""))]
         assert [row["price"] for row in rows if row["id"] in ("1", "2")] == [

@@ -52,6 +52,8 @@ def test_what_is_counted_is_chosen(grace: Reader) -> None:
     found = [page.text.index(f" {label} ") for label in labels]
     assert found == sorted(found)
     assert "As a table" in page.text
+    assert re.search(r"bulk ?1,501 changes, most in [\d-]+: 1,501", page.text)
+    assert "Each day without any is left out." in page.text
     answer = grace.client.get(
         "/trends/by",
         params={"table": "todo", "what": "context", "member": "request_id", "every": "day"},

@@ -1,8 +1,9 @@
 """Records and tables as they were, what they differ in between two times, and who set what."""
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Final, cast
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
@@ -26,6 +27,8 @@ from bemi.store import reader
 from bemi.store.scope import split
 
 router = APIRouter(prefix=PREFIX, tags=["records"])
+
+_IN_FILE_NAMES: Final = 100
 
 
 @router.get("/record/changes", **told(shapes.Changes))
@@ -93,12 +96,20 @@ def table_at(
     rows = cast(Iterator[Row], found)
     shown = (showing.row(row, names) for row in rows)
     headers = {} if uncertain is None else {"Bemi_Uncertain": quote(str(uncertain))}
-    headers["Content_Disposition"] = f'attachment; filename="rows.{asked.format}"'
+    headers["Content_Disposition"] = f'attachment; filename="{_file(asked)}"'
     if asked.format == "csv":
         made, kind = tabular.pieces((row.values for row in shown), ()), CSV
     else:
         made, kind = lines(shown), NDJSON
     return Streamed(serving.exports.taking(owner(request, who), made, found), kind, **headers)
+
+
+def _file(asked: TableExported) -> str:
+    """`orders-2026-05-03T14-02-07Z.csv`: several of them lie in one folder."""
+    when = asked.when.replace("+00:00", "Z")
+    words = f"{asked.table.removeprefix('public.')}-{when}"
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", words)[:_IN_FILE_NAMES].strip("-.")
+    return f"{plain or 'rows'}.{asked.format}"
 
 
 @router.get("/table/diff", **told((NDJSON,)))

@@ -11,6 +11,7 @@ from bemi.api.access import Admin, record
 from bemi.api.principals import Principal
 from bemi.api.problems import answer
 from bemi.api.routes import people as of_api
+from bemi.api.routing import PREFIX
 from bemi.api.serving import Served, Serving
 from bemi.errors import UnknownStateError, UsageError
 from bemi.store import accesses, people
@@ -85,6 +86,8 @@ def new_token(
         title=f"The token {new.name}",
         secret=secret,
         kind="token",
+        example=f'curl -H "Authorization: Bearer $TOKEN" {serving.origin}'
+        + ("/metrics" if sees == "none" else f"{PREFIX}/changes"),
         provider=None,
         back="/settings/tokens",
         back_to="All tokens",
