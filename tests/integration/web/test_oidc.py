@@ -481,7 +481,7 @@ def test_somebody_signs_in_at_a_provider(chromium: Browser, history: Settings) -
             page.get_by_text("Invite somebody").click()
             page.get_by_label("Name").fill(f"Hedy Lamarr {web.base}")
             page.get_by_label("E-mail address").fill("Hedy@example.com")
-            admin.is_accessible("settings-people-provider")
+            admin.shows("settings-people-provider")
             page.get_by_role("button", name="Make a link").click()
             page.get_by_text("They may sign in with Example instead").wait_for()
 
@@ -494,7 +494,7 @@ def test_somebody_signs_in_at_a_provider(chromium: Browser, history: Settings) -
             her.get_by_role("button", name="Deny").click()
             her.get_by_role("alert").wait_for()  # of the state, which this one forgets then
             hers.refused += 1
-            hers.is_accessible("sign-in-denied")
+            hers.shows("sign-in-denied")
             her.get_by_role("link", name="Sign in with Example").click()
             her.get_by_role("button", name="hedy").click()
             her.get_by_role("heading", name="Activity").wait_for()
