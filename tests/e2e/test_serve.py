@@ -21,6 +21,7 @@ import pytest
 from bemi.config import Settings
 from bemi.store.grants import grant
 from tests.support.documents import blocks
+from tests.support.provider import CLIENT, SECRET, lying
 from tests.support.tracked import Tracked
 from tests.support.tracking import environment, track
 
@@ -31,14 +32,14 @@ PRIVILEGES: Final = Path(__file__).parents[2] / "docs/how-to/privileges.md"
 class Serve:
     """The command, with what it prints, line by line, and clients of it."""
 
-    def __init__(self, settings: Settings, *flags: str) -> None:
+    def __init__(self, settings: Settings, *flags: str, **environ: str) -> None:
         self.clients: list[httpx.Client] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bemi", "serve", "--port", "0", "--log-format", "json", *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(settings),
+            env=environment(settings) | environ,
         )
         self.log: list[dict[str, Any]] = []
         self._printed: Queue[str] = Queue()
@@ -77,8 +78,8 @@ class Serve:
 
 
 @contextmanager
-def serving(settings: Settings, *flags: str) -> Iterator[Serve]:
-    made = Serve(settings, *flags)
+def serving(settings: Settings, *flags: str, **environ: str) -> Iterator[Serve]:
+    made = Serve(settings, *flags, **environ)
     try:
         yield made
     finally:
@@ -117,6 +118,25 @@ def settings(source_url: str, destination_url: str) -> Settings:
     tracked.catch_up()
     tracked.close()
     return found
+
+
+def test_people_sign_in_at_the_provider_that_is_set(least: Settings) -> None:
+    """Also as a role that has what the page on privileges says, and no more."""
+    with lying() as provider:
+        environ = {
+            "BEMI_OIDC_ISSUER": provider.issuer,
+            "BEMI_OIDC_CLIENT_ID": CLIENT,
+            "BEMI_OIDC_CLIENT_SECRET": SECRET,
+            "BEMI_OIDC_DOMAINS": "there.example,here.example",
+        }
+        provider.claims = {"email": "ada@here.example", "email_verified": True}
+        with serving(least, **environ) as served:
+            browser = served.client()
+            assert "Sign in with 127.0.0.1" in browser.get("/sign-in").text.replace("<bdi>", "")
+            address = browser.get("/sign-in/oidc").headers["location"]
+            back = browser.get("/sign-in/oidc/callback", params=provider.authorize(address))
+            assert (back.status_code, back.headers["location"]) == (303, "/")
+            assert browser.get("/api/v1/me").json()["name"] == "ada@here.example"
 
 
 def test_the_first_start_makes_an_owner_and_a_restart_goes_on(least: Settings) -> None:
