@@ -5,8 +5,8 @@ Values are the JSON that the store has, strings as their text: equal ones are eq
 that rules look at. What earlier rules have hidden stays hidden.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -28,13 +28,16 @@ from bemi.change import (
 )
 from bemi.lsn import Lsn
 from bemi.observed import Fate, KnownTable
-from bemi.rules import Rules
-from bemi.store.reader import StoredChange
+from bemi.rules import Rules, TableRules
+
+if TYPE_CHECKING:
+    from bemi.store.reader import StoredChange
 
 _TEXT: Final = 25
 _FULL: Final = "f"
 _NOBODYS: Final = Transaction(Lsn(0), 0, 0, 0)
 _BEFORE_UNKNOWN: Final = "before_unknown"
+_SPELLINGS: Final = ("text", "json_null", "too_large", "sha256", "undecodable")
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _string = msgspec.json.Decoder(str).decode
@@ -51,7 +54,7 @@ class Preview:
         self._known = {(each.schema, each.name): each for each in tables}
         self._tables: dict[tuple[str, ...], Table] = {}
 
-    def of(self, stored: StoredChange) -> tuple[Fate, StoredChange | None]:
+    def of(self, stored: "StoredChange") -> "tuple[Fate, StoredChange | None]":
         """What became of it, and how it would be stored; None where it would not."""
         before, after = _members(stored.before), _members(stored.after)
         table = self._table(stored, {**before, **after})
@@ -66,7 +69,9 @@ class Preview:
         masked = self._completed(change, sent)
         if masked is None:
             return "silent", None
-        made = _stored(stored, change, masked, before, after)
+        rules = self._rules_of(table)
+        hidden = [each.name for at, each in enumerate(table.columns) if at in rules.replaced]
+        made = _stored(stored, change, masked, before, after, hidden)
         return ("same" if made is stored else "otherwise"), made
 
     def _completed(self, change: Change, sent: Change) -> Change | None:
@@ -76,16 +81,18 @@ class Preview:
         masked = self._masker.change(sent)
         if sent is change or not masked.table.key or whole.before is None:
             return masked
-        table = change.table
-        names = [each.name for each in table.columns]
-        rules = self._rules.for_table(table.schema, table.name, names, table.key)
+        rules = self._rules_of(change.table)
         # Of columns whose changes were left out, no old value is sure.
         last = tuple(
             UNCHANGED if at in rules.silent else value for at, value in enumerate(whole.before)
         )
         return completed(masked, last, rules)
 
-    def _table(self, stored: StoredChange, members: Mapping[str, object]) -> Table:
+    def _rules_of(self, table: Table) -> TableRules:
+        names = [each.name for each in table.columns]
+        return self._rules.for_table(table.schema, table.name, names, table.key)
+
+    def _table(self, stored: "StoredChange", members: Mapping[str, object]) -> Table:
         known = self._known.get((stored.schema, stored.table))
         names = dict.fromkeys([*(known.columns if known else ()), *members])
         key = (stored.schema, stored.table, *names)
@@ -120,7 +127,7 @@ def _as_sent(change: Change) -> Change:
 
 
 def _change(
-    stored: StoredChange,
+    stored: "StoredChange",
     table: Table,
     before: Mapping[str, msgspec.Raw],
     after: Mapping[str, msgspec.Raw],
@@ -134,35 +141,40 @@ def _change(
         index=0,
         ordinal=stored.ordinal,
         stretch=1,
-        before=_row(table, before) if before else None,
-        after=_row(table, after) if after else None,
+        before=_row(table, before, flags) if before else None,
+        after=_row(table, after, flags) if after else None,
         before_known=not any(flag.startswith(_BEFORE_UNKNOWN) for flag in flags),
         flags=tuple(flags),
     )
 
 
-def _row(table: Table, members: Mapping[str, msgspec.Raw]) -> Row:
+def _row(table: Table, members: Mapping[str, msgspec.Raw], flags: Sequence[str]) -> Row:
     return tuple(
-        _text(members[column.name]) if column.name in members else UNCHANGED
+        _text(members[column.name], is_value=f"json_null:{column.name}" in flags)
+        if column.name in members
+        else UNCHANGED
         for column in table.columns
     )
 
 
-def _text(member: msgspec.Raw) -> bytes | None:
+def _text(member: msgspec.Raw, *, is_value: bool) -> bytes | None:
+    """`is_value`: that null is JSON's own, and not NULL."""
     text = bytes(member)
     if text == b"null":
-        return None
+        return text if is_value else None
     return _string(text).encode() if text.startswith(b'"') else text
 
 
 def _stored(
-    stored: StoredChange,
+    stored: "StoredChange",
     change: Change,
     masked: Change,
     before: Mapping[str, msgspec.Raw],
     after: Mapping[str, msgspec.Raw],
-) -> StoredChange:
-    """With values that are as they were in the bytes that they were."""
+    hidden: Sequence[str],
+) -> "StoredChange":
+    """With values that are as they were in the bytes that they were. Of those that are `hidden`,
+    how the store spelled them is not told."""
     row = masked.after or masked.before
     primary, previous = stored.primary_key, stored.previous_key
     if not masked.table.key and change.table.key:
@@ -177,13 +189,21 @@ def _stored(
         after=_image(stored.after, change, change.after, masked.after, after),
         primary_key=primary,
         previous_key=previous,
-        flags=list(dict.fromkeys(masked.flags)) or None,
+        flags=[flag for flag in dict.fromkeys(masked.flags) if not _spells(flag, hidden)] or None,
     )
     alike = all(
         getattr(made, name) == getattr(stored, name) for name in ("primary_key", "previous_key")
     )
     alike = alike and made.before is stored.before and made.after is stored.after
     return stored if alike else made
+
+
+def _spells(flag: str, names: Sequence[str]) -> bool:
+    """Whether it says how a value of one of these columns is spelled."""
+    kind, _, name = flag.partition(":")
+    if kind == "sha256":
+        _, _, name = name.partition(":")
+    return kind in _SPELLINGS and name in names
 
 
 def _key(masked: Change, row: Row, was: Row | None, text: str) -> str | None:

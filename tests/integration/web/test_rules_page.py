@@ -19,7 +19,7 @@ from tests.support.web import API, Web, serve
 RULES: Final[dict[str, Any]] = {
     "ignore": ["seen"],
     "exclude": ["person.note"],
-    "mask": ["*.phone"],
+    "mask": ["*.phone", "other.data"],
     "hash": ["email"],
     "skip": [{"tables": ["*.job"], "operations": ["update"]}, {"context": {"job": "nightly"}}],
 }
@@ -30,7 +30,7 @@ _TABLES: Final = (
     "create table pupil (email text primary key, phone text, seen int)",
     "create table job (id int primary key, state text)",
     "create table visit (id int primary key, seen int)",
-    "create table other (id int primary key)",
+    "create table other (id int primary key, data jsonb)",
 )
 _WORK: Final = (
     "insert into person values (1, 'ada@example', '555', '{\"a\": [1, null]}', 1)",
@@ -44,6 +44,7 @@ _WORK: Final = (
     "update pupil set email = 'bo@new', seen = 3",
     "insert into job values (1, 'new')",
     "update job set state = 'old'",
+    "insert into other values (1, 'null'), (2, null), (3, '{\"a\": 1}')",
     "insert into visit values (1, 1)",
     "update visit set seen = 2",
     "delete from person",
