@@ -315,7 +315,7 @@ def test_hostile_names_and_values_are_data(shop: Shop, value: str) -> None:
         ({"after": {"tags": [1]}}, "after: values of the type list are not looked for"),
         ({"until": datetime(2026, 1, 1)}, "has no time zone"),  # noqa: DTZ001
         ({"behind": "page 2"}, "is not the cursor of a page"),
-        ({"id": "7"}, "badly formed"),
+        ({"id": "7"}, "'7' is not the id of a change"),
         ({"from_position": "here"}, "here"),
         ({"tabel": "todo"}, "there is no filter tabel"),
         ({"key": object()}, "a key of the type object"),

@@ -264,7 +264,12 @@ def _limit(value: object) -> int:
 
 
 def _id(value: object) -> UUID:
-    return UUID(value) if isinstance(value, str) else _is(UUID, value)
+    if not isinstance(value, str):
+        return _is(UUID, value)
+    try:
+        return UUID(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not the id of a change: those are UUIDs") from None
 
 
 def _members(value: object) -> tuple[tuple[str, str], ...]:

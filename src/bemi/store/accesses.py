@@ -39,13 +39,15 @@ class Access(msgspec.Struct, frozen=True):
 
 class Wanted(msgspec.Struct, frozen=True):
     """Which accesses: those of which all is true that is given. `by`: the kind and the number of
-    who it was."""
+    who it was; `table` and `key`: of what asked for these by their names."""
 
     by: tuple[str, int] | None = None
     action: str | None = None
     refused: bool = False
     since: datetime | None = None
     until: datetime | None = None
+    table: str | None = None
+    key: str | None = None
 
 
 def require_recordable(conn: psycopg.Connection[Any], schema: str) -> None:
@@ -110,6 +112,8 @@ def read(
         ("action = %s", wanted.action),
         ("at >= %s", wanted.since),
         ("at <= %s", wanted.until),
+        ("asked ->> 'table' = any(%s)", _spellings(wanted.table)),
+        ("asked ->> 'key' = %s", wanted.key),
     ]
     given = [(sql.SQL(text), value) for text, value in conditions if value is not None]
     parameters = [value for _, value in given]
@@ -137,6 +141,13 @@ def read(
             ).format(table, sql.SQL(" and ").join(wheres)),
             [*parameters, limit],
         ).fetchall()
+
+
+def _spellings(table: str | None) -> list[str] | None:
+    """All that people write for it."""
+    if table is None:
+        return None
+    return [table, table.removeprefix("public.")] if "." in table else [table, f"public.{table}"]
 
 
 def last(conn: psycopg.Connection[Any], schema: str) -> dict[str, datetime]:

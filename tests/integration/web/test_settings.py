@@ -184,6 +184,18 @@ def test_the_log_is_narrowed_to_what_is_asked(web: Web, admin: Reader) -> None:
     assert "Nothing of this kind" in admin.get("/settings/accesses", by=who, until="1h").text
     assert web.get("/accesses", by=who, behind=1)["accesses"] == []
 
+    # Who has looked at a record is asked from there.
+    browser.get("/record?table=public.todo&key=2")
+    browser.get("/record?table=todo&key=1")
+    asked = admin.get("/record?table=todo&key=2").link(href="/settings/accesses?table=todo&key=2")
+    assert asked is not None
+    page = admin.get(asked)
+    assert "Only what asked for the table todo the key 2 by name" in page.text
+    assert re.search(r"curious looked at a record.{30,90}key 2 table public.todo", page.text)
+    assert "key 1" not in page.text
+    page = admin.get("/settings/accesses/filter", table="todo", key="2", by=who)
+    assert page.text.count("curious looked at a record") == 1
+
 
 def test_what_can_not_be_asked_of_the_log_is_said(web: Web, admin: Reader) -> None:
     for query, words in (

@@ -97,6 +97,8 @@ class Chosen(Asked):
     refused: bool = Field(False, description="Only what was refused.")
     since: Text | None = Field(None, description="At or after: `2h`, `yesterday 14:30`.")
     until: Text | None = Field(None, description="At or before; written like `since`.")
+    table: Text | None = Field(None, description="What asked for this table by its name.")
+    key: Text | None = Field(None, description="What asked for a record by this key.")
 
     def wanted(self) -> Wanted:
         """Raises `UsageError`."""
@@ -106,6 +108,8 @@ class Chosen(Asked):
             refused=self.refused,
             since=_time("since", self.since),
             until=_time("until", self.until),
+            table=self.table,
+            key=self.key,
         )
 
 
