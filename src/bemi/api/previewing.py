@@ -24,6 +24,8 @@ MOST: Final = 100
 _TABLES: Final = 20
 _MOST_RULES: Final = 200
 """Each is held against each column of each table."""
+_LONGEST: Final = 200
+"""Characters of a name. What is written in brackets takes the square of its length."""
 _KEY: Final = "rules"
 _UNTOUCHED: Final = TableRules()
 
@@ -59,9 +61,12 @@ def rules_of(given: Any) -> Rules:
     except ConfigError as error:
         raise UsageError(str(error), fix=error.fix) from None
     assert isinstance(rules, Rules)
-    lists = (rules.ignore, rules.exclude, rules.mask, rules.hash, rules.skip)
-    if sum(map(len, lists)) > _MOST_RULES:
+    globs = [*rules.ignore, *rules.exclude, *rules.mask, *rules.hash]
+    globs += (glob for skip in rules.skip for glob in skip.tables or ("*",))
+    if len(globs) > _MOST_RULES:
         raise UsageError(f"these are more than {_MOST_RULES} rules", fix="look at some of them")
+    if any(len(glob) > _LONGEST for glob in globs):
+        raise UsageError(f"a name of more than {_LONGEST} characters is none")
     return rules
 
 

@@ -4,9 +4,10 @@ Puts the stretches that `bemi.store.coverage` wrote together with the gaps. Only
 means in words is for who shows it.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -193,7 +194,8 @@ def _read_source(
     for interval in intervals:
         chosen.setdefault(interval.relation, []).append(interval)
     if glob is not None:
-        pattern = glob if "." in glob else f"public.{glob}"
+        # `fnmatch` itself would keep the patterns of all who ask.
+        pattern = re.compile(translate(glob if "." in glob else f"public.{glob}"))
         chosen = {
             relation: found for relation, found in chosen.items() if _is_called(found[-1], pattern)
         }
@@ -212,9 +214,9 @@ def _read_source(
     )
 
 
-def _is_called(interval: Interval, pattern: str) -> bool:
+def _is_called(interval: Interval, pattern: re.Pattern[str]) -> bool:
     names = [f"{interval.schema}.{interval.table}", interval.partition]
-    return any(name is not None and fnmatchcase(name, pattern) for name in names)
+    return any(name is not None and pattern.match(name) for name in names)
 
 
 # --- what is read ----------------------------------------------------------------------------

@@ -78,6 +78,16 @@ def test_values_of_any_length_find_nothing_or_are_refused(web: Web) -> None:
             assert answer.json() == {"changes": [], "next": None}
 
 
+def test_globs_are_as_long_as_names(web: Web) -> None:
+    """Longer ones take seconds to read, in which nobody else is answered."""
+    for path in ("/tables", "/coverage"):
+        assert web.as_admin.get(API + path, params={"table": "[" * 10_000}).status_code == 422
+        assert web.get(path, table="[t]*o?o") != web.get(path, table="nothing")
+    for rules in ({"ignore": [f"todo.{'[' * 5_000}"]}, {"skip": [{"tables": ["[" * 5_000]}]}):
+        answer = web.as_admin.post(f"{API}/sources/rules", json={"rules": rules})
+        assert "is none" in answer.json()["detail"]
+
+
 def test_moments_and_tables_that_there_are_not(web: Web) -> None:
     for query, status in (
         ({"table": "todo", "when": "0001-01-01"}, 404),

@@ -25,8 +25,11 @@ router = APIRouter(prefix=PREFIX, tags=["sources"])
 
 
 class OfTables(OfSource):
+    # What is in brackets takes the square of its length to read.
     table: Text | None = Field(
-        None, description="Glob SCHEMA.TABLE of the tables; without a schema in public."
+        None,
+        max_length=200,
+        description="Glob SCHEMA.TABLE of the tables; without a schema in public.",
     )
 
 
