@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from bemi.connections import first_line
 from bemi.errors import SetupError
 from bemi.store.people import Holder
+from bemi.store.query import stored_keys
 from bemi.store.reader import JsonAsItIs
 
 _BY: Final[Mapping[str, LiteralString]] = {
@@ -66,6 +67,19 @@ def require_recordable(conn: psycopg.Connection[Any], schema: str) -> None:
         ) from error
 
 
+def _as_found(key: object) -> dict[str, list[str]]:
+    """What a record was found by, where that was typed in another way: who looked at it is asked by
+    that."""
+    if not isinstance(key, str) or _keys(key) == [key]:
+        return {}
+    return {"key": _keys(key)}
+
+
+def _keys(text: str) -> list[str]:
+    """As it was typed, and as the history may have it."""
+    return [*dict.fromkeys([text, *stored_keys(text)])]
+
+
 def record(
     conn: psycopg.Connection[Any],
     schema: str,
@@ -91,7 +105,7 @@ def record(
             name,
             address,
             action,
-            Jsonb(asked),
+            Jsonb({**asked, **_as_found(asked.get("key"))}),
             allowed,
         ],
     )
@@ -112,8 +126,9 @@ def read(
         ("action = %s", wanted.action),
         ("at >= %s", wanted.since),
         ("at <= %s", wanted.until),
-        ("asked ->> 'table' = any(%s)", _spellings(wanted.table)),
-        ("asked ->> 'key' = %s", wanted.key),
+        # Of a parameter that was given several times it is one of several.
+        ("asked -> 'table' ?| %s", _spellings(wanted.table)),
+        ("asked -> 'key' ?| %s", None if wanted.key is None else _keys(wanted.key)),
     ]
     given = [(sql.SQL(text), value) for text, value in conditions if value is not None]
     parameters = [value for _, value in given]

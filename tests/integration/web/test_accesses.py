@@ -81,6 +81,25 @@ def test_nobody_hides_what_they_ask_for_behind_what_they_do_not(web: Web) -> Non
     assert web.as_admin.post(f"{API}/reverts/plan", json={"ids": [padded]}).status_code == 422
 
 
+def test_who_looked_at_a_record_is_known_however_they_asked(web: Web) -> None:
+    client = web.client(web.token("viewer", name="shy"))
+    change = web.get("/changes", table="todo")["changes"][0]["id"]
+    of_two = [("table", "x"), ("table", "todo"), ("key", "9"), ("key", "2"), ("when", change)]
+    assert client.get(f"{API}/record/at", params=of_two).json()["row"]["values"]["id"] == 2
+    spaced = {"table": "public.pair", "key": '[ 1,  "x/y" ]'}
+    assert client.get(f"{API}/record/changes", params=spaced).json()["changes"]
+    sent = {"table": "pair", "key": '["1", "x/y"]'}
+    assert client.post(f"{API}/exports", json=sent).status_code == 202
+
+    def looked(table: str, key: str) -> list[str]:
+        found = web.get("/accesses", table=table, key=key, limit=9)["accesses"]
+        return [each["action"] for each in found if each["actor"] == "shy"]
+
+    assert looked("public.todo", "2") == ["GET /api/v1/record/at"]
+    for key in ('["1","x/y"]', '["1", "x/y"]'):
+        assert looked("pair", key) == ["POST /api/v1/exports", "GET /api/v1/record/changes"]
+
+
 def test_accesses_are_kept_for_so_long_and_no_longer(history: Settings) -> None:
     with psycopg.connect(history.destination_url, autocommit=True) as conn:
 
