@@ -245,20 +245,18 @@ def test_connecting_in_a_browser(typing: Web, chromium: Browser, width: int, sch
         page.context.add_cookies([cookie])  # type: ignore[list-item]
         page.goto(f"{typing.base}/sources")
         page.get_by_role("link", name="Connect a source").click()
-        if width > 400:
-            screen.is_accessible("connect")
+        look = screen.is_accessible if width > 400 else screen.shows
+        look("connect")
         for label, value in typed(typing).items():
             page.get_by_label(label.capitalize(), exact=label != "user").fill(value)
         page.get_by_role("button", name="Check it").last.click()
         expect(page.get_by_role("status")).to_contain_text("ok")
         expect(page.get_by_text("wal_level is logical")).to_be_visible()
-        if width > 400:
-            screen.is_accessible("checked")
+        look("checked")
         page.get_by_label("pair", exact=True).check()
         page.get_by_label("Store what the tables hold already").check()
         page.get_by_role("button", name="What to write and run").click()
         expect(page.get_by_text("bemi init --snapshot")).to_be_visible()
         assert SECRET not in page.content()
         assert "s3cret" not in page.url
-        if width > 400:
-            screen.is_accessible("connect-plan")
+        look("connect-plan")
