@@ -48,25 +48,32 @@ def admit(
     """The person, and the secret of a new session. `domains`: of addresses that come in uninvited,
     as viewers. Raises `NotAdmittedError`."""
     with conn.transaction():
-        # Whoever disables them just now ends the session that begins here, or is seen here; and of
-        # two accounts that come in by one address, the second finds the first.
-        conn.execute(
-            sql.SQL("lock table {} in share row exclusive mode").format(
-                sql.Identifier(schema, "people")
-            )
-        )
+        _lock(conn, schema)
         person = _person_of(conn, schema, account)
         if person is None:
             person = _invited(conn, schema, account) or _uninvited(conn, schema, account, domains)
             _require_enabled(person)
-            conn.execute(
-                sql.SQL("insert into {} (issuer, subject, person_id) values (%s, %s, %s)").format(
-                    sql.Identifier(schema, "identities")
-                ),
-                [account.issuer, account.subject, person.id],
-            )
+            _bind(conn, schema, account, person)
         _require_enabled(person)
         return person, people.begin_session(conn, schema, person.id)
+
+
+def bind(conn: psycopg.Connection[Any], schema: str, account: Account, person_id: int) -> None:
+    """The account of somebody who is signed in, whatever its address. Raises `NotAdmittedError`."""
+    with conn.transaction():
+        _lock(conn, schema)
+        person = people.person_of(conn, schema, person_id)
+        other = _person_of(conn, schema, account)
+        assert person is not None
+        _require_enabled(person)
+        if other is None:
+            _bind(conn, schema, account, person)
+        elif other.id != person_id:
+            raise NotAdmittedError(
+                "this account is somebody else's here",
+                fix="sign in at the provider with your own",
+                person=person,
+            )
 
 
 def of_person(conn: psycopg.Connection[Any], schema: str, person_id: int) -> list[Bound]:
@@ -116,6 +123,33 @@ def set_email(
         [email, person.id],
     )
     unbind(conn, schema, person.id)
+
+
+def _lock(conn: psycopg.Connection[Any], schema: str) -> None:
+    """Whoever disables somebody just now ends the session that begins here, or is seen here; and of
+    two accounts that come in by one address, the second finds the first."""
+    conn.execute(
+        sql.SQL("lock table {} in share row exclusive mode").format(
+            sql.Identifier(schema, "people")
+        )
+    )
+
+
+def _bind(conn: psycopg.Connection[Any], schema: str, account: Account, person: Person) -> None:
+    """Raises `NotAdmittedError` for who has another account there."""
+    bound = conn.execute(
+        sql.SQL(
+            "insert into {} (issuer, subject, person_id) values (%s, %s, %s)"
+            " on conflict (person_id, issuer) do nothing"
+        ).format(sql.Identifier(schema, "identities")),
+        [account.issuer, account.subject, person.id],
+    )
+    if not bound.rowcount:
+        raise NotAdmittedError(
+            f"{person.name} was bound to another account of the provider before",
+            fix="ask an admin to forget that account, on your page of the settings",
+            person=person,
+        )
 
 
 def _person_of(conn: psycopg.Connection[Any], schema: str, account: Account) -> Person | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from bemi.api.access import VIEWER, address_of, record, record_refused
+from bemi.api.access import VIEWER, address_of, authenticated, record, record_refused
 from bemi.api.asking import Text
 from bemi.api.oidc import CALLBACK, LASTS, START, Provider, SignInError
 from bemi.api.origins import host_of, is_own
@@ -54,7 +54,7 @@ def sign_in(
 @router.get(START)
 def begin_at_provider(request: Request, serving: Served) -> Response:
     """Leads there. A link, and no form: browsers take no form to another origin."""
-    provider = _provider(serving)
+    provider = provider_of(serving)
     if request.headers.get("host", "").lower() != host_of(serving.origin):
         # What the browser keeps, it keeps for a host, and the provider knows one of ours.
         return RedirectResponse(serving.origin + START, 303)
@@ -78,18 +78,22 @@ def back_from_provider(
     error: Annotated[Text | None, Query(max_length=_ADDRESS)] = None,
 ) -> Response:
     """Where the provider sends browsers back to: with a code, by which it says who it is."""
-    provider = _provider(serving)
+    provider = provider_of(serving)
     given = {"state": state, "code": code, "iss": iss, "error": error}
     back = {name: value for name, value in given.items() if value is not None}
     serving.limits.signs_in(address_of(request))
+    whose, _, secret = request.cookies.get(_cookie(serving), "").rpartition(".")
+    answer: Response
     try:
-        account = provider.finish(request.cookies.get(_cookie(serving), ""), back)
-        session = _admitted(request, serving, provider, account)
+        account = provider.finish(secret, back)
+        if whose:
+            _bind(request, serving, account, whose)
+            answer = RedirectResponse("/settings", 303)
+        else:
+            answer = _signed_in(serving, _admitted(request, serving, provider, account))
     except (SignInError, NotAdmittedError) as problem:
         serving.limits.failed(address_of(request))
         answer = _page(request, serving, 403, problem=problem)
-    else:
-        answer = _signed_in(serving, session)
     _drop(answer, serving, _cookie(serving))
     return answer
 
@@ -101,6 +105,11 @@ def sign_out(request: Request, serving: Served) -> Response:
         with serving.archive.connected() as conn:
             people.sign_out(conn, serving.archive.schema, session)
     return signed_out(serving)
+
+
+def keep_for_binding(answer: Response, serving: Serving, who: Principal, secret: str) -> None:
+    """What the browser keeps while somebody who is signed in shows an account of theirs."""
+    _keep(answer, serving, _cookie(serving), f"{who.holder.id}.{secret}", LASTS)
 
 
 def signed_out(serving: Serving) -> Response:
@@ -128,7 +137,25 @@ def _admitted(
     return session
 
 
-def _provider(serving: Serving) -> Provider:
+def _bind(request: Request, serving: Serving, account: identities.Account, whose: str) -> None:
+    """To whoever began that, and is signed in. Raises `NotAdmittedError`, once that is recorded."""
+    who = authenticated(request)
+    what = {"issuer": account.issuer, "subject": account.subject, "bound": True}
+    try:
+        if who.label != f"person {whose}":
+            raise NotAdmittedError(
+                "somebody else began to show an account in this browser",
+                fix="begin again, in your settings",
+            )
+        with serving.archive.connected() as conn:
+            identities.bind(conn, serving.archive.schema, account, who.holder.id)
+    except NotAdmittedError:
+        record_refused(request, who, what)
+        raise
+    record(request, who, what)
+
+
+def provider_of(serving: Serving) -> Provider:
     """Raises `UnknownStateError`."""
     if serving.provider is None:
         raise UnknownStateError("this server knows no provider to sign in at")

@@ -233,6 +233,76 @@ def test_some_providers_tell_the_address_elsewhere(web: Web, provider: LyingProv
     signed_in(web, provider, sub="elsewhere", email=None, email_verified=None)
 
 
+def binding(client: httpx.Client) -> str:
+    """Where somebody who is signed in is to go, to show an account of theirs."""
+    answer = client.post("/settings/account", headers=HTML)
+    assert answer.status_code == 200, answer.text
+    return Page(answer.text).links[-2]
+
+
+def test_who_is_signed_in_shows_an_account_of_theirs(web: Web, provider: LyingProvider) -> None:
+    """Whatever its address: some providers say of none that it is verified."""
+    id, session = web.person("entra", "editor")
+    client = web.browser(session)
+    assert "Sign in with Example & Sons from now on" in Page(client.get("/settings").text).text
+    provider.claims = {"sub": "shown", "email": "any@example.com"}
+    answer = back(client, **provider.authorize(binding(client)))
+    assert (answer.status_code, answer.headers["location"]) == (303, "/settings")
+    page = Page(client.get("/settings").text)
+    assert f"With the account shown of {provider.issuer}" in page.text
+    assert "from now on" not in page.text
+    (done,) = web.get("/accesses", by=f"person {id}", action=f"GET {CALLBACK}")["accesses"]
+    assert done["asked"] == {"issuer": provider.issuer, "subject": "shown", "bound": True}
+    again = signed_in(web, provider, sub="shown", email="any@example.com", email_verified=False)
+    assert web.get("/me", again)["name"] == "entra"
+    # Once more is no harm; another account is.
+    assert back(client, **provider.authorize(binding(client))).status_code == 303
+    provider.claims = {"sub": "shown 2"}
+    answer = back(client, **provider.authorize(binding(client)))
+    assert answer.status_code == 403
+    assert "entra was bound to another account" in Page(answer.text).text
+    other = web.browser(web.person("entra 2", "viewer")[1])
+    provider.claims = {"sub": "shown"}
+    answer = back(other, **provider.authorize(binding(other)))
+    assert answer.status_code == 403
+    assert "is somebody else's here" in Page(answer.text).text
+
+
+def test_an_account_is_bound_by_nobody_else(web: Web, provider: LyingProvider) -> None:
+    id, session = web.person("bound by", "editor")
+    client = web.browser(session)
+    provider.claims = {"sub": "of a thief"}
+    # A link of a thief's, followed by somebody who is signed in.
+    thief = web.browser(web.person("thief", "viewer")[1])
+    given = provider.authorize(binding(thief))
+    assert back(client, **given).status_code == 403
+    binding(client)
+    assert back(client, **given).status_code == 403
+    assert back(client, **provider.authorize(begun(client))).status_code == 403
+    # Whoever else signs in in the same browser meanwhile.
+    given = provider.authorize(binding(client))
+    meanwhile = web.person("meanwhile", "viewer")[1]
+    client.cookies.set(web.serving.cookie, meanwhile, domain="127.0.0.1")
+    assert back(client, **given).status_code == 403
+    client.cookies.set(web.serving.cookie, session, domain="127.0.0.1")
+    # Who is not signed in any more, and a program.
+    given = provider.authorize(binding(client))
+    web.as_admin.patch(f"{API}/people/{id}", json={"disabled": True})
+    assert back(client, **given).status_code == 401
+    given = provider.authorize(binding(web.as_admin))
+    assert back(web.as_admin, **given).status_code == 403
+    foreign = web.browser(session, **{"Sec-Fetch-Site": "cross-site"})
+    assert foreign.post("/settings/account").status_code == 403
+    with web.conn() as conn:
+        found = conn.execute("select from bemi.identities where subject = 'of a thief'")
+        assert found.fetchall() == []
+    provider.answers["/.well-known/openid-configuration"] = (500, b"")
+    web.serving.provider = Provider(provider.settings(), web.serving.origin)
+    answer = thief.post("/settings/account", headers=HTML)
+    assert answer.status_code == 503
+    assert "does not answer as it should" in Page(answer.text).text
+
+
 def test_what_one_browser_began_no_other_one_ends(web: Web, provider: LyingProvider) -> None:
     invited(web, "ada@example.com")
     provider.claims = {**ADA, "sub": "of one browser"}
@@ -502,7 +572,14 @@ def test_somebody_signs_in_at_a_provider(chromium: Browser, history: Settings) -
             (cookie,) = her.context.cookies(web.base)
             assert (cookie["name"], cookie["sameSite"]) == (web.serving.cookie, "Lax")
 
-            page.get_by_role("link", name="All people").click()
+            her.goto(f"{web.base}/settings")
+            her.get_by_text("With the account hedy").wait_for()
+            hers.shows("settings-account")
+            page.get_by_role("link", name="You", exact=True).click()
+            page.get_by_role("button", name="Sign in with Example from now on").click()
+            page.get_by_role("link", name="Go on to Example").wait_for()
+            admin.is_accessible("settings-account-begun")
+            page.get_by_role("link", name="People", exact=True).click()
             page.get_by_role("link", name="Hedy Lamarr").click()
             page.get_by_text("hedy of").wait_for()
             admin.is_accessible("settings-person-provider")

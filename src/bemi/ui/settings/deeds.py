@@ -8,6 +8,7 @@ WORDS: Final = {
     "POST /sign-in": "signed in",
     "GET /sign-in/oidc/callback": "signed in at the provider",
     "POST /sign-out": "signed out",
+    "POST /settings/account": "went to show an account of theirs",
     "POST /settings/sign-out": "signed out everywhere",
     "GET /": "looked at the Activity",
     "GET /record": "looked at a record",
