@@ -197,6 +197,19 @@ def test_the_log_is_narrowed_to_what_is_asked(web: Web, admin: Reader) -> None:
     assert page.text.count("curious looked at a record") == 1
 
 
+def test_what_was_sent_at_once_is_not_hidden_by_more(web: Web, admin: Reader) -> None:
+    with web.conn() as conn:
+        person = people.add_person(conn, "bemi", "quick", "viewer", None)
+        for asked in ("{}", "{}", '{"table": "lost"}', '{"table": "lost", "key": "7"}'):
+            conn.execute(
+                "insert into bemi.accesses (person_id, actor, address, action, asked, allowed)"
+                " values (%s, 'quick', '', 'POST /api/v1/exports', %s, true)",
+                [person.id, asked],
+            )
+    page = admin.get("/settings/accesses", by=f"person {person.id}")
+    assert page.text.count("lost") == 2
+
+
 def test_what_can_not_be_asked_of_the_log_is_said(web: Web, admin: Reader) -> None:
     for query, words in (
         ({"by": "nobody"}, "names nobody"),

@@ -100,14 +100,19 @@ def _once(found: Sequence[Access]) -> Iterable[Access]:
             yield each
 
 
+_OF_ADDRESSES: Final = frozenset({"id"})
+
+
 def _is_said(first: Access, second: Access) -> bool:
-    """Whether the second one says all that the first one does, and more."""
+    """Whether the second one says all that the first one does, and more. Of two that were sent at
+    once, one never stands for what was sent with the other."""
     said, more = _parameters(first), _parameters(second)
     return (
         (first.by, first.action, first.address) == (second.by, second.action, second.address)
         and first.allowed
         and second.at - first.at < _RIGHT_BEHIND
         and len(said) < len(more)
+        and said.keys() <= _OF_ADDRESSES
         and all(str(value) == str(more.get(name)) for name, value in said.items())
     )
 
