@@ -6,10 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from bemi.api.problems import Problem
+from bemi.errors import UsageError
 from bemi.ui import (
     activity,
     changes,
     connecting,
+    links,
     record,
     revert,
     rules,
@@ -46,6 +48,14 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
 _KEPT: Final = ("retry-after", "www-authenticate", "allow")
 
 
+def _back(request: Request) -> str:
+    """The page of the form that came to nothing, where it says which; else empty."""
+    try:
+        return links.url(*links.local(request.query_params.get("back", "")))
+    except UsageError:
+        return ""
+
+
 def error(request: Request, problem: Problem) -> Response:
     """What failed, and what to do, for people."""
     who = getattr(request.state, "principal", None)
@@ -57,6 +67,7 @@ def error(request: Request, problem: Problem) -> Response:
         title=problem.members["title"],
         detail=problem.members["detail"],
         fix=problem.members.get("fix"),
+        back=_back(request),
     )
     for name in _KEPT:
         if name in problem.headers:

@@ -251,6 +251,12 @@ def test_a_way_back_leads_nowhere_else(grace: Reader) -> None:
         ):
             assert answer.status_code == 400
             assert "location" not in answer.headers
+        page = grace.get("/moment", 400, when="tomorrow", back=back)
+        assert page.link(href=back) is None
+    # From a time that is none, to where it was asked for.
+    page = grace.get("/moment", 400, when="tomorrow", back="/table?table=todo&source=attic")
+    assert "'tomorrow' is not a time" in page.text
+    assert page.link(href="/table?table=todo&source=attic") is not None
 
 
 def test_colours_follow_the_system_until_one_is_chosen(web: Web) -> None:
