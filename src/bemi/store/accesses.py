@@ -166,18 +166,21 @@ def _spellings(table: str | None) -> list[str] | None:
 
 
 def last(conn: psycopg.Connection[Any], schema: str) -> dict[str, datetime]:
-    """When each person and token was last here, by `person 3`; not of who never was."""
+    """When each person, token and embed was last here, by `person 3`; not of who never was."""
     found = conn.execute(
         sql.SQL(
             "select who, at from (select 'person ' || person_id, (select max(at) from {log} l"
             " where l.person_id = p.person_id) from {people} p"
             " union all select 'token ' || token_id, (select max(at) from {log} l"
-            " where l.token_id = t.token_id) from {tokens} t) each (who, at)"
+            " where l.token_id = t.token_id) from {tokens} t"
+            " union all select 'embed ' || embed_id, (select max(at) from {log} l"
+            " where l.embed_id = e.embed_id) from {embeds} e) each (who, at)"
             " where at is not null"
         ).format(
             log=sql.Identifier(schema, "accesses"),
             people=sql.Identifier(schema, "people"),
             tokens=sql.Identifier(schema, "api_tokens"),
+            embeds=sql.Identifier(schema, "embeds"),
         )
     )
     return dict(found.fetchall())

@@ -23,7 +23,7 @@ from bemi.ui import (
     wishes,
 )
 from bemi.ui.rendering import page
-from bemi.ui.settings import accesses, own, people, person, tokens
+from bemi.ui.settings import accesses, embeds, own, people, person, tokens
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     signing.router,
@@ -40,6 +40,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     people.router,
     person.router,
     tokens.router,
+    embeds.router,
     accesses.router,
     connecting.router,
     rules.router,

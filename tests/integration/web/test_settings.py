@@ -1,5 +1,6 @@
 """The pages of the settings: who may what here, and who did what."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+import bemi
 from bemi.store import people
 from tests.integration.conftest import Track
 from tests.support.attic import HOSTILE, SCOPES
@@ -146,6 +148,43 @@ def test_a_token_is_shown_once_and_revoked(web: Web, admin: Reader) -> None:
     assert "prom revoked" in page.text
     assert program.get(f"{API}/me").status_code == 401
     sent(admin, "/settings/tokens/revoke", 404, id=2**31 - 1)
+
+
+def test_an_embed_is_made_with_its_bound_and_revoked(shop: Web) -> None:
+    _, session = shop.person("hypatia", "admin")
+    admin = Reader(shop.browser(session))
+    lines = "public.orders (customer): [number], status\noffer ( * ): name"
+    given = {"name": "the shop's", "context": "user_name, user_id", "origins": "https://a.example"}
+    page = sent(admin, "/settings/embeds", tables=lines, **given)
+    (key,) = {each["data-copy"] for _, each in page.elements if "data-copy" in each}
+    token = bemi.embed_token(key, audience=shop.base, tenant=7, context=["user_id"])
+    shown = shop.client(token).get(f"{API}/embed/changes", params={"limit": 1})
+    assert shown.json()["changes"][0]["context"]
+    page = admin.get("/settings/embeds")
+    assert json.loads(key)["d"] not in page.source
+    assert "public.orders (customer): [number], status offer (*): name" in page.text
+    assert "last shown" in page.text
+    id = max(each["id"] for each in shop.get("/embeds")["embeds"])
+    log = admin.get("/settings/accesses", by=f"embed {id}")
+    assert "the shop's embed showed a customer their history" in log.text
+    assert "tenant 7" in log.text
+    assert "the shop's revoked" in sent(admin, "/settings/embeds/revoke", id=id).text
+    assert shop.client(token).get(f"{API}/embed/changes").status_code == 401
+    sent(admin, "/settings/embeds/revoke", 404, id=2**31 - 1)
+    for tables, words in (
+        ("public.orders: status", "is not of the form"),
+        ("public.orders (customer):", "is not of the form"),
+        ("public.* (customer): status", "is not the name of one table"),
+        ("orders (customer): [a], [b]", "several columns stand in brackets"),
+        ("<script>alert('x')</script>", "is not of the form"),
+        ("", "tables: it is missing"),
+    ):
+        page = sent(admin, "/settings/embeds", 400, tables=tables, **given)
+        assert words in page.text
+        assert field(page, "origins") == "https://a.example"
+    private = {"public_key": "-----BEGIN PRIVATE KEY----- secret"}
+    sent(admin, "/settings/embeds", 400, tables=lines, **given, **private)
+    assert "secret" not in json.dumps(newest(shop, 2))
 
 
 def test_the_log_is_narrowed_to_what_is_asked(web: Web, admin: Reader) -> None:
@@ -316,7 +355,7 @@ def test_an_admin_lets_somebody_in_and_out_again(chromium: Browser, office: Web)
         page = screen.page
         page.goto(f"{office.base}/")
         page.locator("details.menu summary").click()
-        page.get_by_role("link", name="Settings: people, tokens, accesses").click()
+        page.get_by_role("link", name="Settings: people, tokens, embeds").click()
         page.get_by_role("heading", name="Where you are signed in").wait_for()
         screen.shows("settings")
         page.get_by_role("link", name="People", exact=True).click()
@@ -353,6 +392,20 @@ def test_an_admin_lets_somebody_in_and_out_again(chromium: Browser, office: Web)
         row.get_by_role("button").click()
         page.get_by_text("any more").click()
         page.get_by_text("nightly report revoked").wait_for()
+
+        page.get_by_role("link", name="Embeds", exact=True).click()
+        page.locator("summary", has_text="Make an embed").click()
+        page.get_by_label("Name").fill("orders in the shop")
+        page.get_by_label("Tables").fill("public.todo (owner): [id], task")
+        page.get_by_label("Who did it").fill("user_name")
+        page.get_by_label("Origins of its pages").fill("https://shop.example")
+        shows("settings-embeds-new")
+        page.get_by_role("button", name="Make the embed").click()
+        page.get_by_text("Here is only the public half").wait_for()
+        screen.shows("settings-embed-key")
+        page.get_by_role("link", name="All embeds").click()
+        page.get_by_text("public.todo (owner): [id], task").wait_for()
+        shows("settings-embeds")
 
         page.get_by_role("link", name="Accesses", exact=True).click()
         page.get_by_label("What", exact=True).select_option(label="revoked a token")

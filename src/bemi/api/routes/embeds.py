@@ -13,8 +13,9 @@ from bemi.api.access import ADMIN, Admin, record
 from bemi.api.answers import json_of
 from bemi.api.asking import Asked, Text
 from bemi.api.origins import origin_of
+from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
-from bemi.api.serving import Served
+from bemi.api.serving import Served, Serving
 from bemi.errors import UnknownStateError, UsageError
 from bemi.store import embeds
 from bemi.store.embeds import Embed, Shown
@@ -79,6 +80,12 @@ def list_embeds(request: Request, serving: Served) -> Response:
 def new_embed(request: Request, who: Admin, serving: Served, new: NewEmbed) -> Response:
     """For an application, which signs tokens for it."""
     record(request, who, new.model_dump(exclude={"public_key"}))
+    embed, private = made(serving, who, new)
+    return json_of(request, {"embed": _shown(embed), "private_key": private}, 201)
+
+
+def made(serving: Serving, who: Principal, new: NewEmbed) -> tuple[Embed, dict[str, str] | None]:
+    """And the private key, where the application has none of its own. Raises `UsageError`."""
     private: dict[str, str] | None = None
     if new.public_key is None:
         public, private = signing_keys.new_pair()
@@ -102,7 +109,7 @@ def new_embed(request: Request, who: Admin, serving: Served, new: NewEmbed) -> R
         )
     if private is not None:
         private |= {"alg": signing_keys.ALGORITHM, "kid": embed.kid}
-    return json_of(request, {"embed": _shown(embed), "private_key": private}, 201)
+    return embed, private
 
 
 @router.delete("/embeds/{id}", dependencies=[ADMIN], **told(shapes.Embeds))

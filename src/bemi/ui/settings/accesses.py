@@ -14,7 +14,7 @@ from bemi.api.problems import answer
 from bemi.api.routes import people as of_api
 from bemi.api.serving import Served
 from bemi.errors import UsageError
-from bemi.store import people
+from bemi.store import embeds, people
 from bemi.store.accesses import Access
 from bemi.ui import links
 from bemi.ui.settings import deeds
@@ -60,6 +60,7 @@ def list_accesses(
     with serving.archive.connected() as conn:
         schema = serving.archive.schema
         names = [(f"person {each.id}", each.name) for each in people.people(conn, schema)]
+        shown = [(f"embed {each.id}", each.name) for each in embeds.embeds(conn, schema)]
         programs = [(f"token {each.id}", each.name) for each in people.tokens(conn, schema)]
     if asked.by is not None and asked.by not in dict([*names, *programs]):
         programs.append((asked.by, asked.by))
@@ -76,6 +77,7 @@ def list_accesses(
         asked=asked,
         people=names,
         programs=programs,
+        embeds=shown,
         actions=_actions(asked.action),
         is_filtered=bool(links.without(query, "behind", "limit")),
         problem=problem,

@@ -21,6 +21,7 @@ ENTRIES: Final = (
     Entry("/settings", "You", "viewer"),
     Entry("/settings/people", "People", "admin"),
     Entry("/settings/tokens", "Tokens", "admin"),
+    Entry("/settings/embeds", "Embeds", "admin"),
     Entry("/settings/accesses", "Accesses", "admin"),
 )
 
