@@ -19,8 +19,9 @@ from tests.support.embedding import Embedding
 from tests.support.orders import BOUND
 from tests.support.screens import SCHEMES, SIZES, opened
 from tests.support.waiting import until
-from tests.support.web import Web
+from tests.support.web import API, Web
 
+PATH: Final = f"{API}/embed/changes"
 ROOT: Final = Path(__file__).parents[3]
 POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self' {server}; connect-src 'self' {server};"
@@ -185,14 +186,18 @@ def test_words_are_those_of_the_token_or_of_the_application(
         page.get_by_text("Ada hat Zustand von Bestellung A-1 von open auf paid geändert").wait_for()
         page.get_by_text("Ada löschte Bestellung A-2").wait_for()
         assert page.locator("section").get_attribute("lang") == "de-AT"
+        asked: list[str] = []
+        page.on("request", lambda each: asked.append(each.url) if PATH in each.url else None)
         application.shows(
-            f'<bemi-history token="{embedding.token(record=("orders", 1))}" lang="fr">'
+            f'<bemi-history token="{embedding.token(record=("orders", 1))}" table="orders"'
+            ' lang="fr">'
             "</bemi-history>",
             server,
         )
         page.goto(application.origin)
         page.get_by_text("Ada a modifié status de orders A-1 : open est devenu paid").wait_for()
         page.get_by_text("orders A-1 a été retiré").wait_for()
+        assert len(asked) == 1  # of a log that has a line for each
         # What its user writes is text.
         application.shows(
             '<bemi-history token-url="/token" lang="xx"></bemi-history>',
@@ -248,6 +253,8 @@ def test_a_page_of_another_origin_shows_nothing(
     )
     page = chromium.new_page()
     page.goto(application.origin)
+    page.get_by_text("The history can't be loaded just now.").wait_for()
+    page.get_by_role("button", name="Try again").click()
     page.get_by_text("The history can't be loaded just now.").wait_for()
     assert "li" not in elements(page)
     assert page.frames[1].url == "chrome-error://chromewebdata/"

@@ -25,6 +25,7 @@ const WORDS = {
     undecodable: "not text",
     too_deep: "too long",
     more: "Show more",
+    again: "Try again",
     loading: "Loading…",
     none: "Nothing has changed yet.",
     no_more: "That is all.",
@@ -53,6 +54,7 @@ const WORDS = {
     undecodable: "kein Text",
     too_deep: "zu lang",
     more: "Mehr anzeigen",
+    again: "Noch einmal versuchen",
     loading: "Wird geladen …",
     none: "Bisher hat sich nichts geändert.",
     no_more: "Das ist alles.",
@@ -81,6 +83,7 @@ const WORDS = {
     undecodable: "pas du texte",
     too_deep: "trop long",
     more: "Afficher plus",
+    again: "Réessayer",
     loading: "Chargement…",
     none: "Rien n’a changé pour l’instant.",
     no_more: "C’est tout.",
@@ -157,6 +160,7 @@ class BemiHistory extends HTMLElement {
   #token = null;
   #told = () => {};
   #turn = 0;
+  #began = false;
   #next = null;
   #list = made("ol");
   #status = made("p");
@@ -180,16 +184,18 @@ class BemiHistory extends HTMLElement {
     const data = this.querySelector('script[type="application/json"]');
     if (data) this.#given = JSON.parse(data.textContent);
     if (this.hasAttribute("framed")) this.#listen();
+    this.#began = true;
     this.reload();
   }
 
   disconnectedCallback() {
+    this.#began = false;
     this.#turn += 1;
   }
 
   attributeChangedCallback(name, _, value) {
     if (name === "token") this.token = value;
-    else if (this.isConnected) this.reload();
+    else if (this.#began) this.reload();
   }
 
   /** For the next request: what is shown already stays. */
@@ -201,7 +207,7 @@ class BemiHistory extends HTMLElement {
   /** Sentences, and names of tables and columns, in place of ours. */
   set words(value) {
     this.#given = value ?? {};
-    if (this.isConnected) this.reload();
+    if (this.#began) this.reload();
   }
 
   reload() {
@@ -216,6 +222,7 @@ class BemiHistory extends HTMLElement {
   async #load(further) {
     const turn = (this.#turn += 1);
     this.#say("loading");
+    this.#more.textContent = this.#words.more;
     this.#section.setAttribute("aria-busy", "true");
     this.#more.disabled = true;
     const first = this.#list.childElementCount;
@@ -236,7 +243,8 @@ class BemiHistory extends HTMLElement {
     } catch (error) {
       if (turn !== this.#turn) return;
       this.#say("failed");
-      this.#more.hidden = !this.#next;
+      this.#more.textContent = this.#words.again;
+      this.#more.hidden = false;
       this.dispatchEvent(new CustomEvent("bemi-error", { detail: error, bubbles: true }));
     } finally {
       if (turn === this.#turn) {
@@ -287,6 +295,7 @@ class BemiHistory extends HTMLElement {
   /** In a frame: the page around it gives a token, words and colours, and gets the height. */
   #listen() {
     const allowed = this.getAttribute("framed").split(" ");
+    this.style.setProperty("--bemi-font", "0.9375rem system-ui, sans-serif");
     addEventListener("message", ({ source, origin, data }) => {
       if (source !== parent || !allowed.includes(origin) || !data) return;
       for (const name of ["table", "key"]) if (typeof data[name] === "string") this.setAttribute(name, data[name]);
