@@ -399,13 +399,13 @@ def test_an_admin_lets_somebody_in_and_out_again(chromium: Browser, office: Web)
         page.get_by_label("Tables").fill("public.todo (owner): [id], task")
         page.get_by_label("Who did it").fill("user_name")
         page.get_by_label("Origins of its pages").fill("https://shop.example")
-        shows("settings-embeds-new")
+        screen.shows("settings-embeds-new")
         page.get_by_role("button", name="Make the embed").click()
         page.get_by_text("Here is only the public half").wait_for()
         screen.shows("settings-embed-key")
         page.get_by_role("link", name="All embeds").click()
         page.get_by_text("public.todo (owner): [id], task").wait_for()
-        shows("settings-embeds")
+        screen.shows("settings-embeds")
 
         page.get_by_role("link", name="Accesses", exact=True).click()
         page.get_by_label("What", exact=True).select_option(label="revoked a token")
@@ -426,6 +426,7 @@ def test_the_settings_on_a_phone(chromium: Browser, office: Web) -> None:
             ("/people", "Invite somebody"),
             (f"/person?id={id}", ""),
             ("/tokens", "Make a token"),
+            ("/embeds", "Make an embed"),
             ("/accesses", ""),
         ):
             page.goto(f"{office.base}/settings{path}")
