@@ -123,11 +123,12 @@ def _claims(request: Request, serving: Serving, embed: Embed, token: str) -> Cla
 
 
 def _said(claims: Claims) -> dict[str, Any]:
-    """By the token, for the log."""
+    """By the token, for the log: of a record as parameters say it."""
     record = claims.record
     found = {
         "tenant": claims.tenant,
         "sub": claims.sub,
-        "record": None if record is None else f"{record.table} {record.key}",
+        "table": None if record is None else record.table,
+        "key": None if record is None else record.key,
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -238,7 +238,8 @@ def test_who_looks_is_recorded(embedding: Embedding) -> None:
         "limit": "1",
         "tenant": "7",
         "sub": "user 12",
-        "record": "orders 1",
+        "table": "orders",
+        "key": "1",
     }
     # Whatever a parameter says, and it is not looked at.
     assert (known["asked"]["tenant"], known["allowed"]) == ("7", True)
