@@ -147,6 +147,11 @@ def test_a_job_is_told_once() -> None:
     ]
 
 
+def test_an_undo_is_told_as_one() -> None:
+    told = tell(change(context={"user_id": 7, "revert": {"trace": "req-4"}})).actor
+    assert (told.text, told.where) == ("user 7", "an undo")
+
+
 def test_what_is_not_known_or_not_the_value_says_so() -> None:
     told = tell(change(before={}, after={"a": 1}, flags=["before_unknown:a"]))
     assert sides(told) == {"a": ("not known", "1")}

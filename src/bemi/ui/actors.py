@@ -12,7 +12,8 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """`href` leads to all that the same one did. `where`: which request, or which job."""
+    """`href` leads to all that the same one did. `where`: which request, which job, or
+    that it was an undo."""
 
     text: str
     href: str = ""
@@ -28,7 +29,7 @@ def actor_of(context: msgspec.Raw) -> Actor:
     trace = given.get("request_id") or given.get("trace_id") or ""
     return Actor(
         *_who(given),
-        where=_where(given),
+        where=_where(given) or _redone(context),
         trace=brief(trace, _MOST),
         trace_is="request" if given.get("request_id") else "trace",
         trace_href=links.trace(trace) if 0 < len(trace) <= links.LONGEST else "",
@@ -57,6 +58,12 @@ def _where(given: dict[str, str]) -> str:
     # Without a user it is the job that did it.
     is_told = job is not None and ("user_id" in given or "user" in given)
     return brief(endpoint or (f"job {job}" if is_told else ""), _MOST)
+
+
+def _redone(context: msgspec.Raw) -> str:
+    """What stands in the place of a request where Bemi itself wrote."""
+    told = _members(context)
+    return "an undo" if "revert" in told else "a replay" if "replay" in told else ""
 
 
 def _scalars(context: msgspec.Raw) -> dict[str, str]:
