@@ -13,7 +13,8 @@ from bemi.ui.values import brief
 
 EXAMPLE: Final = "public.orders (customer_id): [number], status, total\npublic.offers (*): name"
 _BRIEF: Final = 120
-_LINE: Final = re.compile(r"([^(:]+?)\s*\(\s*([^)]+?)\s*\)\s*:\s*(.+)")
+# No part of it takes what the next one takes, too: else a line of blanks takes minutes.
+_LINE: Final = re.compile(r"([^(:]+)\(([^)]+)\)\s*:(.+)")
 
 
 def read(text: str) -> list[dict[str, Any]]:
@@ -32,12 +33,12 @@ def words(tables: tuple[Shown, ...]) -> list[str]:
 
 def _table(line: str) -> dict[str, Any]:
     found = _LINE.fullmatch(line)
-    if found is None:
+    table, tenant, rest = ("", "", "") if found is None else map(str.strip, found.groups())
+    if not (table and tenant and rest):
         raise UsageError(
             f"{brief(line, _BRIEF)!r} is not of the form TABLE (COLUMN): COLUMN, COLUMN",
             fix="say in parentheses which column has whose a row is, or * for everybody's",
         )
-    table, tenant, rest = found.groups()
     names = [each for each in map(str.strip, rest.split(",")) if each]
     labels = [each[1:-1].strip() for each in names if each.startswith("[") and each.endswith("]")]
     if len(labels) > 1:
