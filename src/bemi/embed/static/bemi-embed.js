@@ -159,6 +159,7 @@ class BemiHistory extends HTMLElement {
   #given = {};
   #token = null;
   #told = () => {};
+  #waiting = null;
   #turn = 0;
   #began = false;
   #next = null;
@@ -261,6 +262,7 @@ class BemiHistory extends HTMLElement {
     for (let tries = 1; ; tries += 1) {
       this.#token ||= await this.#fresh();
       if (turn !== this.#turn) return null;
+      this.#say("loading");
       const answer = await fetch(url, {
         headers: { Authorization: `Bearer ${this.#token}` },
         credentials: "omit",
@@ -284,12 +286,19 @@ class BemiHistory extends HTMLElement {
       return (await answer.json()).token;
     }
     if (this.hasAttribute("token") || this.#list.childElementCount) this.#say("expired");
-    const given = new Promise((done) => (this.#told = done));
-    this.dispatchEvent(new CustomEvent("bemi-token", { bubbles: true }));
-    if (this.hasAttribute("framed")) parent.postMessage({ bemi: "token" }, "*");
-    await given;
-    this.#say("loading");
+    await (this.#waiting ??= this.#asked());
     return this.#token;
+  }
+
+  async #asked() {
+    const given = new Promise((done) => (this.#told = done));
+    const ask = () => parent.postMessage({ bemi: "token" }, "*");
+    // The page around a frame may be slower than the frame.
+    const again = this.hasAttribute("framed") && (ask(), setInterval(ask, 1000));
+    this.dispatchEvent(new CustomEvent("bemi-token", { bubbles: true }));
+    await given;
+    clearInterval(again);
+    this.#waiting = null;
   }
 
   /** In a frame: the page around it gives a token, words and colours, and gets the height. */
@@ -301,7 +310,7 @@ class BemiHistory extends HTMLElement {
       for (const name of ["table", "key"]) if (typeof data[name] === "string") this.setAttribute(name, data[name]);
       for (const [name, value] of Object.entries(data.theme ?? {})) if (name.startsWith("--bemi-")) this.style.setProperty(name, value);
       if (data.token) this.token = data.token;
-      if (data.words) this.words = data.words;
+      if (data.words && JSON.stringify(data.words) !== JSON.stringify(this.#given)) this.words = data.words;
     });
     if (location.hash.length > 1) {
       this.token = location.hash.slice(1);
