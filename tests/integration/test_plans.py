@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from bemi.embedded import Server
-from bemi.store import migrate, reader
+from bemi.store import hourly, migrate, reader
 from bemi.store.dimensions import Dimension
 from bemi.store.filters import Filters
 from bemi.store.query import compiled
@@ -45,6 +45,8 @@ select bemi.ensure_partitions(min(committed_at), max(committed_at)) from transac
 insert into bemi.sources (name, database, slot, publication) values ('shop', 'shop', 's', 'p');
 insert into bemi.epochs (source_id, system_identifier, timeline, database_oid, database,
     started_position) values (1, '7', 1, 5, 'shop', 0);
+insert into bemi.checkpoints (source_id, epoch, position, uncounted_since)
+    values (1, 1, 1000000000000, '-infinity');
 insert into bemi.contexts (id, transaction_id, queued_at, context)
 select
     (((committed_at at time zone 'UTC')::date - date '2000-01-01')::bigint << 44)
@@ -286,17 +288,33 @@ def test_a_page_of_a_context_sorts_places_only(million: psycopg.Connection[Any])
 def test_counts_of_a_day(million: psycopg.Connection[Any]) -> None:
     since = datetime(2024, 2, 5, tzinfo=UTC)
     until = since + timedelta(days=1)
-    for by in ((), (Dimension.parse("table"), Dimension.parse("operation"))):
-        query, parameters = counting(
-            "bemi",
-            Filters(since=since, until=until),
-            every="hour",
-            by=by,
-            since=since,
-            until=until,
-            top=3,
-        )
-        judge(plan(million, query, parameters), read=3 * CHANGES // DAYS)
+    of_a_day = 5 * CHANGES // DAYS
+    # Before it was counted by the hour, and behind that: 24 hours of four tables and three
+    # operations, and the changes of one microsecond; each through several parts of the plan.
+    for most in (of_a_day, 10 * 24 * 12):
+        for by in ((), (Dimension.parse("table"), Dimension.parse("operation"))):
+            query, parameters = counting(
+                "bemi",
+                Filters(since=since, until=until),
+                every="hour",
+                by=by,
+                since=since,
+                until=until,
+                top=3,
+            )
+            judge(plan(million, query, parameters), read=most)
+        hourly.count(million, "bemi", "shop")
+    # What hours don't tell.
+    query, parameters = counting(
+        "bemi",
+        Filters(since=since, until=until, changed="title"),
+        every="hour",
+        by=(),
+        since=since,
+        until=until,
+        top=3,
+    )
+    judge(plan(million, query, parameters), read=of_a_day)
 
 
 def test_a_nested_context_that_nothing_has(million: psycopg.Connection[Any]) -> None:
