@@ -396,7 +396,8 @@ def test_an_answer_that_proves_nothing_lets_nobody_in(
         assert "does not hold" in text or "does not answer" in text, lie
         assert "script" not in text
         # For what was wrong about it, and not for something else.
-        reason = caplog.records[-1].__dict__["reason"]
+        told = [each.__dict__ for each in caplog.records]
+        reason = next(each["reason"] for each in reversed(told) if "reason" in each)
         names = lie.get("claims", {})
         assert not names or any(name in reason.replace("subject", "sub") for name in names), lie
     assert len(caplog.records) >= len(lies)

@@ -119,7 +119,7 @@ def test_what_is_seen_is_exported(web: Web, grace: Reader) -> None:
         answer = grace.client.get(as_csv)
         name = answer.headers["content-disposition"].partition("filename=")[2]
         assert re.fullmatch(
-            r'"todo-[0-9T.-]+Z\.csv"' if query else r'"todo-0-[0-9A-F]+\.csv"', name
+            r'"todo-[0-9T.-]+Z\.csv"' if query else r'"todo-[0-9A-F]+-[0-9A-F]+\.csv"', name
         )
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         rows = [*csv.DictReader(io.StringIO(answer.text, newline=""))]
