@@ -145,14 +145,15 @@ class Background:
                 export.error = "the server could not write it down"
             else:
                 export.error = "the history could not be read to the end"
-            export.state = "failed"
         finally:
             export.ended = time.monotonic()
-            if export.state == "running":
-                export.state, export.error = "failed", "it was given up"
-            if export.state == "failed" or export.given_up:
+            if export.state != "done" or export.given_up:
                 export.path.unlink(missing_ok=True)
                 export.bytes = 0
+            # Once nothing is left of it, so that who sees it finds it so.
+            if export.state != "done":
+                export.error = export.error or "it was given up"
+                export.state = "failed"
 
     def _require_room(self, export: Export, more: int) -> None:
         """Raises `_TooLargeError`."""
