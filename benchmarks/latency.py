@@ -119,6 +119,7 @@ def _given(
         assert seen == str(number)
         if number >= 0:
             waits.append(max(at - began, 0.0))
+        # Idle again, and not in step with anything.
         time.sleep(random.uniform(0.005, 0.025))
     close()
     source.execute(_INSERT, [commits])  # who waits for one sees that it is closed

@@ -17,7 +17,7 @@ import pytest
 from bemi import config
 from bemi.capture import decisions, fleet, worker
 from bemi.capture.fleet import SOURCE, Fleet
-from bemi.cli import app
+from bemi.cli import app, leaving
 from bemi.cli.logs import _Named
 from bemi.cli.reload import SettingsWatch
 from bemi.errors import BemiError, ConfigError, SetupError
@@ -327,9 +327,7 @@ def test_a_removed_source_alone_ends_its_worker(added: Several, bemi: Bemi, star
 def test_a_slot_that_others_hold_keeps_it_from_being_removed(
     added: Several, bemi: Bemi, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    from bemi.cli import source as command
-
-    monkeypatch.setattr(command, "_LEAVING", 0.2)
+    monkeypatch.setattr(leaving, "_LEAVING", 0.2)
     # A worker that does not look, not even once at its start.
     monkeypatch.setattr(decisions, "watched", lambda *_: contextlib.nullcontext())
     running = start("shop")
@@ -338,7 +336,7 @@ def test_a_slot_that_others_hold_keeps_it_from_being_removed(
     assert "is in use by process" in said
     assert "run `bemi source remove shop` again" in said
     running.stop()
-    monkeypatch.setattr(command, "_LEAVING", WAIT)
+    monkeypatch.setattr(leaving, "_LEAVING", WAIT)
     bemi("source", "remove", "shop", "--yes")
     assert added.slot_is_active("shop") is None
 

@@ -19,7 +19,7 @@ from bemi.cli import app, coverage
 from bemi.config import Settings
 from bemi.lsn import Lsn
 from bemi.store import completeness
-from bemi.store.completeness import (
+from bemi.store.extent import (
     Missing,
     SourceCoverage,
     Span,

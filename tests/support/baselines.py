@@ -15,8 +15,8 @@ from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
 from bemi.capture.alongside import Alongside
-from bemi.capture.baseline import Pace
 from bemi.capture.look import Limits
+from bemi.capture.pace import Pace
 from bemi.capture.results import Result, StoppedError
 from bemi.capture.snapshot import Snapshot, begin_coverage
 from bemi.config import Settings

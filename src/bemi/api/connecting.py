@@ -20,7 +20,7 @@ from bemi.connections import describe
 from bemi.errors import UsageError
 from bemi.observed import Fate, Finding, KnownTable, Offered, Seen
 from bemi.rules import Rules
-from bemi.store.completeness import SourceCoverage
+from bemi.store.extent import SourceCoverage
 from bemi.store.reader import SourceStatus, StoredChange
 from bemi.store.sources import Setup
 

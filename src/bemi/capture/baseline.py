@@ -31,7 +31,8 @@ from bemi.capture.chunk import Chunk, snapshot, transaction_of
 from bemi.capture.differences import Corrections, Newer, difference, inferred
 from bemi.capture.layout import ReadRow
 from bemi.capture.ledger import Ledger, Subject
-from bemi.capture.look import AlteredError, Limits, Moment
+from bemi.capture.look import AlteredError, Moment
+from bemi.capture.pace import Pace
 from bemi.capture.reading import TableReader
 from bemi.capture.results import Reports, Result, StoppedError
 from bemi.change import Change, Operation, Row
@@ -63,13 +64,6 @@ be caught between two changes, and keeps the flag that says so."""
 
 _BATCH: Final = 1000
 """Rows that are looked up, or read again by their keys, at a time."""
-
-
-class Pace(msgspec.Struct, frozen=True):
-    """How fast rows are read; `rate`: rows per second at most."""
-
-    limits: Limits = Limits()
-    rate: int | None = None
 
 
 class BaselineTaker:
@@ -148,9 +142,7 @@ class BaselineTaker:
 
     def _in_chunks(self, baseline: Baseline, subject: Subject) -> Baseline:
         """All rows by the order of an index, from the last chunk that is stored on."""
-        limits = self._pace.limits
-        if self._pace.rate is not None:
-            limits = msgspec.structs.replace(limits, rows=min(limits.rows, self._pace.rate))
+        limits = self._pace.chunk
         relation = subject.table.oid
         secret = self._ledger.hides(subject.table, self._reader.paging(relation))
         began, had = time.monotonic(), baseline.rows
@@ -177,7 +169,7 @@ class BaselineTaker:
             self._reports.rows(baseline.rows)
             if page.exhausted:
                 return baseline
-            self._keep_pace(began, baseline.rows - had)
+            self._stop.wait(self._pace.pause(began, baseline.rows - had))
 
     def _decided(
         self, subject: Subject, moment: Moment, rows: list[ReadRow]
@@ -373,10 +365,6 @@ class BaselineTaker:
             self._heed_stop()
             pause = min(pause * 1.5, _LONGEST_PAUSE)
         self._heed_stop()
-
-    def _keep_pace(self, began: float, rows: int) -> None:
-        if self._pace.rate is not None:
-            self._stop.wait(max(0.0, began + rows / self._pace.rate - time.monotonic()))
 
     def _heed_stop(self) -> None:
         if self._stop.is_set():

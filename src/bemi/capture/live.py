@@ -15,7 +15,7 @@ from bemi.config import Settings
 from bemi.connections import connect, explained
 from bemi.lsn import Lsn
 from bemi.observed import Live, Problem
-from bemi.store.completeness import SourceCoverage
+from bemi.store.extent import SourceCoverage
 from bemi.store.reader import SourceStatus
 
 RATE_OVER: Final = 1.0

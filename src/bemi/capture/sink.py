@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from bemi.capture.expected import is_it, restored
 from bemi.capture.proof import Proofs
 from bemi.capture.writer import Completes, Deferred, Encodes, Piece, Writer
 from bemi.change import (
@@ -32,7 +33,6 @@ from bemi.change import (
     Version,
 )
 from bemi.connections import explain
-from bemi.errors import RestoredError
 from bemi.lsn import Lsn
 from bemi.store.checkpoint import Checkpoint, StoredTransaction
 from bemi.store.rows import DAY
@@ -55,8 +55,6 @@ _MOST_PIECES: Final = 3
 _SLOW: Final = 10.0
 _SAY_AGAIN: Final = 30.0
 """Seconds after which a destination that stores nothing is told of, and again."""
-
-_XID_RANGE: Final = 1 << 32
 
 _ROW_SIZE: Final = 100
 """Bytes that a change takes beside its values."""
@@ -146,11 +144,11 @@ class Sink:
     def put(self, event: Event) -> None:
         """Take the next event in order. Skips what the checkpoint says is stored."""
         if event.transaction.commit_lsn < self._start:
-            if self._expected is not None and _is(event.transaction, self._expected):
+            if self._expected is not None and is_it(event.transaction, self._expected):
                 self._expected = None
             return
         if self._expected is not None:
-            raise _restored(self._expected)
+            raise restored(self._expected)
         if isinstance(event, Committed):
             self._end_transaction(event)
             return
@@ -251,7 +249,7 @@ class Sink:
         """
         if self._between_transactions and position > self._reached:
             if self._expected is not None:
-                raise _restored(self._expected)
+                raise restored(self._expected)
             self._reached = position
         if urgent and self._reached > self._handed_over:
             self._checkpoint_asked = True
@@ -383,21 +381,6 @@ class Sink:
     def _signal(self) -> None:
         with contextlib.suppress(OSError):  # full: then it is readable all the same
             os.write(self._wake_write, b"\0")
-
-
-def _is(transaction: Transaction, stored: StoredTransaction) -> bool:
-    return (
-        transaction.commit_lsn == stored.commit_position
-        and transaction.transaction_id % _XID_RANGE == stored.xid
-        and transaction.committed_at == stored.committed_at
-    )
-
-
-def _restored(expected: StoredTransaction) -> RestoredError:
-    return RestoredError(
-        f"the source's log does not have the transaction that the history has at"
-        f" {expected.commit_position}: it was restored from an older copy"
-    )
 
 
 def _size(change: Change) -> int:

@@ -13,8 +13,9 @@ from typing import Any, Final
 import psycopg
 
 from bemi.capture import coverage
-from bemi.capture.baseline import BaselineTaker, Pace
+from bemi.capture.baseline import BaselineTaker
 from bemi.capture.ledger import BaselineBusyError, RulesDifferError
+from bemi.capture.pace import Pace
 from bemi.capture.results import Reports, Result, StoppedError
 from bemi.capture.watch import Watch
 from bemi.config import Settings

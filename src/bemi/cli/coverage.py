@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bemi.cli.output import count, printable
-from bemi.store.completeness import Missing, SourceCoverage, Span, Stretch, TableCoverage
 from bemi.store.covered import both, missing_words, words
+from bemi.store.extent import Missing, SourceCoverage, Span, Stretch, TableCoverage
 
 KNOWN: Final = "#"
 COMPLETE: Final = "-"

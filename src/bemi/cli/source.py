@@ -2,16 +2,16 @@
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 import msgspec
 from cyclopts import Parameter
 
 from bemi import config
+from bemi.cli import leaving
 from bemi.cli.options import SettingsFlags, SourcesFlags
 from bemi.config import History, Settings
 from bemi.errors import BemiError, ConfigError, SetupError
@@ -20,13 +20,7 @@ from bemi.settings_file import nearest
 if TYPE_CHECKING:
     import psycopg
 
-    from bemi.capture.progress import Report
-    from bemi.capture.slot import Slot
     from bemi.store.sources import StoredSource
-
-_LEAVING: Final = 60.0
-"""Seconds that a worker may take to let a removed source go; it stores what it has read first."""
-_PAUSE: Final = 0.2
 
 Globs = Annotated[tuple[str, ...], Parameter(negative=())]
 Switch = Annotated[bool, Parameter(negative=())]
@@ -173,7 +167,7 @@ def pause(
                 fix=f"`bemi source add {name}` adds it again",
             )
         changed = sources.pause(conn, history.schema, name)
-    slot = _slot(settings, source)
+    slot = leaving.slot_of(settings, source)
     if json:
         kept = None if slot is None else slot.retained
         safe = None if slot is None else slot.safe_wal_size
@@ -189,7 +183,7 @@ def pause(
         return 0
     shown = output.printable(name)
     print(f"{shown} is paused" + ("" if changed else ", and was before"))
-    print(_price(slot))
+    print(leaving.price(slot))
     print(f"`bemi source resume {shown}` goes on, `bemi source remove {shown}` gives it up")
     return 0
 
@@ -272,7 +266,7 @@ def remove(
         if sources.remove(conn, settings.schema, name):
             report(f"removed the source {name} from those that workers capture")
     try:
-        _wait_until_left(settings, report)
+        leaving.wait_until_left(settings, report)
         result = teardown.teardown(settings, history=False, report=report)
     except BemiError as error:
         raise SetupError(
@@ -336,47 +330,6 @@ def _find(stored: "list[StoredSource]", name: str) -> "StoredSource":
         if names
         else f"`bemi source add {name}` adds one of the file",
     )
-
-
-def _slot(settings: Settings | None, stored: "StoredSource") -> "Slot | None":
-    from bemi.capture import slot
-    from bemi.connections import connect
-
-    if settings is None or settings.slot != stored.slot:
-        return None
-    with contextlib.suppress(BemiError):
-        with connect(settings.source_url, what="source") as conn:
-            return slot.read(conn, settings.slot)
-    return None
-
-
-def _price(slot: "Slot | None") -> str:
-    from bemi.cli import output
-
-    if slot is None or slot.retained is None:
-        return "meanwhile its slot keeps the source's WAL: watch the room on its disk"
-    kept = f"its slot keeps {output.size(slot.retained)} of WAL on the source's disk"
-    if slot.safe_wal_size is None:
-        return f"{kept}, and all that is written from now on: without a limit, the disk fills up"
-    return f"{kept}, and is lost after {output.size(slot.safe_wal_size)} more"
-
-
-def _wait_until_left(settings: Settings, report: "Report") -> None:
-    """Until the worker has let the slot go, as it does by itself; others make `teardown` fail."""
-    from bemi.capture import slot
-    from bemi.connections import connect
-
-    until = time.monotonic() + _LEAVING
-    told = False
-    with connect(settings.source_url, what="source") as conn:
-        while time.monotonic() < until:
-            found = slot.read(conn, settings.slot)
-            if found is None or found.active_pid is None:
-                return
-            if not told:
-                report("waiting for the worker to let it go")
-                told = True
-            time.sleep(_PAUSE)
 
 
 def _confirmed(settings: Settings) -> bool:

@@ -17,7 +17,7 @@ from bemi.times import spell
 if TYPE_CHECKING:
     from bemi.config import Settings
     from bemi.observed import Live
-    from bemi.store.completeness import SourceCoverage
+    from bemi.store.extent import SourceCoverage
     from bemi.store.reader import SourceStatus
 
 _FOR_ONE: Final = re.compile("`bemi (doctor|init|recover|run|snapshot)\\b(?![^`]*--source)")
@@ -129,7 +129,7 @@ def _show_coverage(
 ) -> int:
     """What the destination knows of each table; the findings are those of the same sources."""
     from bemi.cli import coverage
-    from bemi.store import amiss, completeness
+    from bemi.store import amiss, extent
 
     for name in names:
         if name not in covered:
@@ -150,8 +150,7 @@ def _show_coverage(
     ]
     if json:
         listed = [
-            _as_json(each) | {"coverage": completeness.as_json(covered[each.source])}
-            for each in shown
+            _as_json(each) | {"coverage": extent.as_json(covered[each.source])} for each in shown
         ]
         output.print_json({"sources": listed, "findings": findings})
         return 1 if findings else 0

@@ -39,8 +39,8 @@ def take(
     standard output is kept for something else. Raises BemiError.
     """
     from bemi.capture.alongside import Alongside
-    from bemi.capture.baseline import Pace
     from bemi.capture.look import Limits
+    from bemi.capture.pace import Pace
     from bemi.capture.results import Result, StoppedError
     from bemi.capture.snapshot import Snapshot, begin_coverage
 

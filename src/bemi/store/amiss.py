@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bemi.store.completeness import SourceCoverage, TableCoverage
+from bemi.store.extent import SourceCoverage, TableCoverage
 from bemi.store.reader import Gap, SourceStatus
 from bemi.times import spell
 

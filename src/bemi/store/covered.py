@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from bemi.store.completeness import CONTINUED, Missing, SourceCoverage, TableCoverage
+from bemi.store.extent import CONTINUED, Missing, SourceCoverage, TableCoverage
 from bemi.store.moments import Moment
 from bemi.times import spell
 

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from bemi.store.completeness import CONTINUED, GONE, NEW_EPOCH
+from bemi.store.extent import CONTINUED, GONE, NEW_EPOCH
 
 WINDOW: Final = 4000
 """Changes that are looked at in one statement: short, whatever the filters let through."""

@@ -15,8 +15,8 @@ from bemi.api.access import Viewer
 from bemi.api.asking import Asked, Text
 from bemi.api.routes import sources as of_api
 from bemi.api.serving import Served
-from bemi.store.completeness import SourceCoverage, TableCoverage
 from bemi.store.covered import missing_words, state_words, summary
+from bemi.store.extent import SourceCoverage, TableCoverage
 from bemi.ui import empty, links
 from bemi.ui.rendering import page
 

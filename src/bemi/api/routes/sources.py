@@ -17,8 +17,8 @@ from bemi.api.lives import PATIENCE, Told
 from bemi.api.principals import Principal
 from bemi.api.routing import PREFIX, told
 from bemi.api.serving import Served, Serving
-from bemi.store import amiss, completeness, reader
-from bemi.store.completeness import SourceCoverage
+from bemi.store import amiss, completeness, extent, reader
+from bemi.store.extent import SourceCoverage
 from bemi.store.reader import Gap, SourceStatus
 
 router = APIRouter(prefix=PREFIX, tags=["sources"])
@@ -64,7 +64,7 @@ def coverage(
     request: Request, who: Viewer, serving: Served, asked: Annotated[OfTables, Query()]
 ) -> Response:
     """Of each table from where to where its changes are complete, and what is missing and why."""
-    found = [completeness.as_json(each) for each in _coverage(serving, asked, who)]
+    found = [extent.as_json(each) for each in _coverage(serving, asked, who)]
     return json_of(request, {"coverage": found})
 
 
