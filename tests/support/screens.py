@@ -33,13 +33,19 @@ class Screen:
 
     def is_accessible(self, name: str) -> None:
         """To those who see, hear or move otherwise, as far as axe can tell."""
+        self.page.wait_for_load_state()  # half a page is not accessible
         found = Axe().run(self.page).response["violations"]
-        told = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
-        assert told == [], name
+        told = [
+            (each["id"], node["html"], node["failureSummary"])
+            for each in found
+            for node in each["nodes"]
+        ]
+        assert not told, f"{name}: {told}"
         self.shows(name)
 
     def shows(self, name: str) -> None:
         """For the record, light and dark: that nothing scrolls sideways."""
+        self.page.wait_for_load_state()
         wide = self.page.evaluate(
             """document.documentElement.scrollWidth > innerWidth
                 ? [...document.querySelectorAll("body *")]
@@ -47,7 +53,7 @@ class Screen:
                     .map((each) => each.outerHTML.slice(0, 200))
                 : []"""
         )
-        assert wide == [], name
+        assert not wide, f"{name}: {wide}"
         if SCREENSHOTS is None:
             return
         for scheme in SCHEMES:
