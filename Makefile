@@ -60,7 +60,8 @@ lock: $(STAMP) ## Resolve requirements.lock again (ARGS=--upgrade for the newest
 
 clean: ## Remove everything that these targets made
 	rm -rf .venv .cache build dist site src/*.egg-info .coverage* .hypothesis \
-		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+		packages/js/node_modules packages/js/dist
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # uv itself comes out of the lock, hashed like the rest; where it has no build for this machine,
