@@ -1,0 +1,76 @@
+"""The npm package of packages/js, installed and built once for whatever runs on this machine."""
+
+import fcntl
+import functools
+import hashlib
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.parts import require
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "packages" / "js"
+CACHE = ROOT / ".cache"
+
+
+def node() -> str:
+    """Its path. Skips the test where there is none."""
+    return require("node")
+
+
+@functools.cache
+def built() -> Path:
+    """packages/js, with its node_modules as the lock has them, and dist as its sources have it.
+
+    Skips the test where there is no node or npm. Processes that run tests side by side wait for
+    the one that builds.
+    """
+    node()
+    require("npm")
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "javascript.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        modules = PACKAGE / "node_modules"
+        _once(modules / ".bemi", [PACKAGE / "package-lock.json"], [npm_command("ci")])
+        settings = [*PACKAGE.glob("*.json"), *PACKAGE.glob("*.mjs")]
+        sources = [*PACKAGE.glob("src/**/*"), *PACKAGE.glob("test/**/*"), *settings]
+        _once(PACKAGE / "dist" / ".bemi", sources, [npm_command("run", "build")])
+    return PACKAGE
+
+
+def npm_command(*arguments: str) -> list[str]:
+    """npm, with its cache in this folder, and without what packages would run on installation."""
+    quiet = ("--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts")
+    return [require("npm"), "--cache", str(CACHE / "npm"), *quiet, *arguments]
+
+
+def run(command: Sequence[str], *, cwd: Path = PACKAGE, stdin: str | None = None) -> str:
+    """What a command says; the test fails where the command does."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(map(str, command))}\n{done.stdout}", pytrace=False)
+    return done.stdout
+
+
+def _once(stamp: Path, made_of: Iterable[Path], commands: Iterable[list[str]]) -> None:
+    """Runs the commands unless the stamp says that they have been, with the same files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in made_of if path.is_file()):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    if stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return
+    for command in commands:
+        run(command)
+    stamp.write_text(digest.hexdigest())
