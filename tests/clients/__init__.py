@@ -1,0 +1,1 @@
+"""Clients in other languages: what they make of statements and contexts is what Python's does."""

@@ -9,16 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.parts import require
+from tests.support.parts import missing, require
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "packages" / "js"
 CACHE = ROOT / ".cache"
 
+OLDEST = 20
+"""The oldest node that the package is for, as its `engines` say."""
+
 
 def node() -> str:
-    """Its path. Skips the test where there is none."""
-    return require("node")
+    """Its path. Skips the test where there is none that is new enough."""
+    path = require("node")
+    if _version(path) < OLDEST:
+        missing(f"node {OLDEST} or newer")
+    return path
+
+
+@functools.cache
+def _version(path: str) -> int:
+    return int(run([path, "-p", "process.versions.node"]).partition(".")[0])
 
 
 @functools.cache
@@ -29,7 +40,6 @@ def built() -> Path:
     the one that builds.
     """
     node()
-    require("npm")
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "javascript.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -64,7 +64,8 @@ export function encode(
   const encoder = new Encoder(redact);
   const encoded = encoder.value(context, [], 0);
   const value: JsonObject = encoded instanceof Map ? encoded : new Map();
-  let notes = value.get(NOTES) ?? new Map<string, Json>();
+  let notes = value.get(NOTES);
+  if (notes === undefined) notes = new Map();
   value.delete(NOTES);
   if (!(notes instanceof Map)) {
     encoder.note("replaced", [NOTES]);
