@@ -17,3 +17,9 @@ export {
   outgoingHeaders,
   type OutgoingOptions,
 } from "./context/tracing.js";
+export {
+  bemiContext,
+  currentBemiContext,
+  mergeBemiContext,
+  setBemiContext,
+} from "./context/names.js";

@@ -34,6 +34,27 @@ test("outside of a block it is set for what follows", async () => {
   assert.deepEqual(currentContext(), {});
 });
 
+test("what is set for the whole program is not altered by what requests set", async () => {
+  await new Promise<void>((done) => {
+    setImmediate(() => {
+      setContext({ service: "api" });
+      const request = async (id: number) => {
+        mergeContext({ user_id: id });
+        await after(2);
+        mergeContext({ job: id });
+        return currentContext();
+      };
+      const both = Promise.all([1, 2].map((id) => after(1).then(() => request(id))));
+      void both.then((seen) => {
+        assert.deepEqual(seen, [1, 2].map((id) => ({ service: "api", user_id: id, job: id })));
+        assert.deepEqual(currentContext(), { service: "api" });
+        done();
+      });
+    });
+  });
+  assert.deepEqual(currentContext(), {});
+});
+
 alone("a block gives what its function returns, a promise too", async () => {
   assert.equal(withContext({ a: 1 }, () => 7), 7);
   const promise = withContext({ a: 1 }, async () => {

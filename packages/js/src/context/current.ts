@@ -5,7 +5,7 @@
  * the block's. Nothing here talks to a database.
  */
 import { isLazy, isOpen, lazy } from "./lazy.js";
-import { state, type Values } from "./state.js";
+import { type Scope, state, type Values } from "./state.js";
 
 export type { Values } from "./state.js";
 
@@ -35,6 +35,9 @@ export function withContext<Result>(
 /**
  * Replaces the whole current context, for the rest of the innermost `withContext` (a request's, a
  * job's) and all that runs in it. Outside of any, for what follows here.
+ *
+ * Requests need one each, which a framework's integration makes: what they set in a `withContext`
+ * around the whole server would be seen by all of them.
  *
  * @throws TypeError where `values` is no object
  */
@@ -70,18 +73,28 @@ export function peek(): Values {
 /** Makes what `peek` once gave the current context again; the one before. */
 export function swap(values: Values): Values {
   const scope = state.scopes.getStore();
-  if (scope === undefined) {
-    if (values !== EMPTY) state.scopes.enterWith({ values });
-    return EMPTY;
-  }
-  const before = scope.values;
-  scope.values = values;
+  const before = scope?.values ?? EMPTY;
+  if (scope !== undefined && !scope.entered) scope.values = values;
+  else if (values !== before) state.scopes.enterWith({ values, entered: true });
   return before;
 }
 
 /** Runs a function with what `peek` once gave as the whole context. */
 export function runWith<Result>(values: Values, run: () => Result): Result {
   return state.scopes.run({ values }, run);
+}
+
+/** A function that runs in the context of here and now, whoever calls it. */
+export function bind<Given extends unknown[], Result>(
+  run: (...given: Given) => Result,
+): (...given: Given) => Result {
+  const scope = state.scopes.getStore();
+  return (...given) => state.scopes.run(scope as Scope, run, ...given);
+}
+
+/** Runs a function in no context at all: what it begins and leaves behind is nobody's. */
+export function outside<Result>(run: () => Result): Result {
+  return state.scopes.run(undefined as unknown as Scope, run);
 }
 
 /**

@@ -10,6 +10,8 @@ export type Values = Readonly<Record<string, unknown>>;
 /** What is current, for as long as one call of `withContext` runs. */
 export interface Scope {
   values: Values;
+  /** Entered outside of any such call: what sees it may be many requests, so it is never altered. */
+  readonly entered?: boolean;
 }
 
 interface State {
