@@ -4,7 +4,7 @@ import fcntl
 import functools
 import hashlib
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -57,11 +57,18 @@ def npm_command(*arguments: str) -> list[str]:
     return [require("npm"), "--cache", str(CACHE / "npm"), *quiet, *arguments]
 
 
-def run(command: Sequence[str], *, cwd: Path = PACKAGE, stdin: str | None = None) -> str:
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path = PACKAGE,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
     """What a command says; the test fails where the command does."""
     done = subprocess.run(
         command,
         cwd=cwd,
+        env=env,
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE,

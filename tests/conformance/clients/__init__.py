@@ -6,6 +6,7 @@ A module a library. The rules in `test_rules.py` are the same for all of them.
 from tests.conformance.clients import (
     asyncpg,
     django5,
+    javascript,
     peewee,
     piccolo,
     psycopg2,
@@ -33,4 +34,5 @@ CLIENTS: tuple[Client, ...] = (
     django5.PSYCOPG,
     django5.SERVER_BINDING,
     django5.PSYCOPG2,
+    *javascript.CLIENTS,
 )

@@ -59,6 +59,8 @@ class Client:
     open: Opens
     open_plain: OpensPlain
     copies: bool = True
+    pools: bool = False
+    """Its sessions have `concurrent`: requests at once, over one pool."""
     open_unprepared: Opens | None = None
     """As `open`, without prepared statements of the protocol, which a pooler in transaction mode
     can't have; None where `open` has none."""

@@ -1,0 +1,22 @@
+"""Libraries of JavaScript, each in a program of node's: packages/js/conformance."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from tests.conformance.clients import process
+from tests.conformance.clients.client import Client
+from tests.support import javascript
+
+
+def _command(library: str) -> Sequence[str]:
+    return ["node", str(javascript.built() / "conformance/run.mjs"), library]
+
+
+def _client(name: str, library: str, **about: Any) -> Client:
+    return process.client(name, functools.partial(_command, library), pools=True, **about)
+
+
+PG = _client("node-postgres", "pg")
+
+CLIENTS = (PG,)
