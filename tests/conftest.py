@@ -12,8 +12,10 @@ import pytest
 
 import bemi
 from bemi.embedded import Server
-from tests.support import databases
+from tests.support import databases, scratch
 from tests.support.wal import Log
+
+scratch.use_memory()
 
 # A machine busy with other tests is no reason to fail. In CI the examples are always the same.
 hypothesis.settings.register_profile("bemi", deadline=None, derandomize="CI" in os.environ)
@@ -59,6 +61,7 @@ def server(postgres_bin: Path | None) -> Iterator[Server]:
     """One PostgreSQL for all tests of this process. Who breaks things starts a Server of its own;
     a restart, on the same port, is fine."""
     with Server(settings=SETTINGS, bin=postgres_bin) as running:
+        databases.connect_quickly(running)
         yield running
 
 

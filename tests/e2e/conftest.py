@@ -7,6 +7,7 @@ import pytest
 
 from bemi.embedded import Server
 from tests.conftest import SETTINGS as COMMON
+from tests.support import databases
 
 SETTINGS = {
     **COMMON,
@@ -22,4 +23,5 @@ SETTINGS = {
 def server(postgres_bin: Path | None) -> Iterator[Server]:
     """One PostgreSQL for these tests of this process."""
     with Server(settings=SETTINGS, bin=postgres_bin) as running:
+        databases.connect_quickly(running)
         yield running

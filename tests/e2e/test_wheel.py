@@ -38,7 +38,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def install(wheel: Path, extras: str, folder: Path, *more: str) -> Path:
     """Install into a new environment below `folder`; the environment's programs."""
-    assert run(sys.executable, "-m", "venv", "env", cwd=folder).returncode == 0
+    # Without pip, which takes longer to come than all that is installed then.
+    assert run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=folder).returncode == 0
     programs = folder / "env" / "bin"
     uv: list[str | Path] = [
         sys.executable,
@@ -52,8 +53,8 @@ def install(wheel: Path, extras: str, folder: Path, *more: str) -> Path:
     ]
     if run(*uv, f"{wheel}{extras}", *more, cwd=folder).returncode:
         # As `make setup` does where uv is missing or can't reach the packages.
-        pip: list[str | Path] = [programs / "python", "-m", "pip", "install", "--quiet"]
-        installed = run(*pip, f"{wheel}{extras}", *more, cwd=folder)
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", programs / "python"]
+        installed = run(*pip, "install", "--quiet", f"{wheel}{extras}", *more, cwd=folder)
         assert installed.returncode == 0, installed.stderr
     return programs
 

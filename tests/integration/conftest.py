@@ -10,6 +10,8 @@ import pytest
 from bemi.capture.catalog import Catalog
 from bemi.capture.messages import Relation
 from bemi.change import Table
+from bemi.embedded import Server
+from bemi.store.migrate import migrate
 from tests.conftest import MakeDatabase
 from tests.support import databases
 from tests.support.asked import Asked
@@ -29,8 +31,18 @@ class Track(Protocol):
     ) -> Tracked: ...
 
 
+@pytest.fixture(scope="session")
+def empty_history(server: Server) -> str:
+    """A database with the schema of a history, to make others from: `bemi init` finds its work
+    done by half."""
+    name = databases.unused_name("history")
+    with psycopg.connect(server.create_database(name)) as conn:
+        migrate(conn, "bemi")
+    return name
+
+
 @pytest.fixture
-def tracked(make_database: MakeDatabase) -> Iterator[Track]:
+def tracked(make_database: MakeDatabase, empty_history: str) -> Iterator[Track]:
     """Runs `statements` in a new source, which is then tracked into a new destination.
 
     `full`: globs of tables to set to REPLICA IDENTITY FULL.
@@ -50,7 +62,9 @@ def tracked(make_database: MakeDatabase) -> Iterator[Track]:
         with psycopg.connect(source_url, autocommit=True, client_encoding="utf-8") as source:
             for statement in statements:
                 source.execute(statement.encode())
-        destination_url = make_database(databases.unused_name("destination"))
+        destination_url = make_database(
+            databases.unused_name("destination"), template=empty_history
+        )
         found = Tracked(track(source_url, destination_url, schemas=schemas, full=full))
         closing.append(found.close)
         return found
@@ -72,8 +86,8 @@ def asked(
 
 
 @pytest.fixture
-def source_and_destination(make_database: MakeDatabase) -> tuple[str, str]:
-    return make_database(), make_database()
+def source_and_destination(make_database: MakeDatabase, empty_history: str) -> tuple[str, str]:
+    return make_database(), make_database(template=empty_history)
 
 
 @pytest.fixture
