@@ -2,8 +2,9 @@
 
     python -m examples django
 
-An example is a folder with an `app.py` that finds its database in DATABASE_URL: `app.py tables`
-makes its tables, `app.py` does what its users would. Nothing here knows what libraries they show.
+An example is a folder with an `app.py`, `app.mjs` or `app.rb` that finds its database in
+DATABASE_URL: `app.py tables` makes its tables, `app.py` does what its users would. Nothing here
+knows what libraries they show.
 """
 
 import argparse
@@ -15,7 +16,13 @@ from pathlib import Path
 from bemi.embedded import Server
 
 FOLDER = Path(__file__).parent
-NAMES = sorted(path.parent.name for path in FOLDER.glob("*/app.py"))
+PACKAGES = FOLDER.parent / "packages"
+APPS = {
+    str(path.parent.relative_to(FOLDER)): path
+    for pattern in ("*/app.py", "javascript/*/app.mjs", "ruby/*/app.rb")
+    for path in sorted(FOLDER.glob(pattern))
+}
+NAMES = [*APPS]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,33 +32,54 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=NAMES, help="which example to run")
     parser.add_argument("--json", action="store_true", help="print the changes as JSON only")
     chosen = parser.parse_args(arguments)
+    app = APPS[chosen.name]
+    bemi = [sys.executable, "-m", "bemi"]
     with Server() as server:
         url = server.create_database("shop")
-        app = str(FOLDER / chosen.name / "app.py")
         steps = [
-            ("making its tables", [app, "tables"]),
-            ("tracking the schema public", ["-m", "bemi", "init", "--schema", "public"]),
-            (f"running examples/{chosen.name}/app.py", [app]),
-            ("capturing what it did", ["-m", "bemi", "run", "--until-caught-up"]),
+            *_preparing(app),
+            ("making its tables", [*_running(app), "tables"]),
+            ("tracking the schema public", [*bemi, "init", "--schema", "public"]),
+            (f"running {app.relative_to(FOLDER.parent)}", _running(app)),
+            ("capturing what it did", [*bemi, "run", "--until-caught-up"]),
         ]
         for said, command in steps:
             print(said, file=sys.stderr, flush=True)
-            done = _python(command, url, capture=True)
+            done = _run(command, url, capture=True)
             if done.returncode:
                 sys.stderr.write(done.stdout)
                 return 1
         shown = ["--json"] if chosen.json else []
-        return _python(["-m", "bemi", "changes", "--limit", "100", *shown], url).returncode
+        return _run([*bemi, "changes", "--limit", "100", *shown], url).returncode
 
 
-def _python(
-    arguments: list[str], url: str, *, capture: bool = False
+def _running(app: Path) -> list[str]:
+    """With the client of this repository, not one that is installed."""
+    if app.suffix == ".mjs":
+        return ["node", "--import", str(FOLDER / "javascript" / "resolve.mjs"), str(app)]
+    if app.suffix == ".rb":
+        return ["ruby", "-I", str(PACKAGES / "ruby" / "lib"), str(app)]
+    return [sys.executable, str(app)]
+
+
+def _preparing(app: Path) -> list[tuple[str, list[str]]]:
+    if app.suffix != ".mjs" or (PACKAGES / "js" / "dist").exists():
+        return []
+    npm = ["npm", "--prefix", str(PACKAGES / "js")]
+    return [
+        ("installing packages/js", [*npm, "ci", "--ignore-scripts"]),
+        ("building packages/js", [*npm, "run", "build"]),
+    ]
+
+
+def _run(
+    command: list[str], url: str, *, capture: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Another Python, which knows this database and no other of ours."""
+    """A program that knows this database and no other of ours."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("BEMI_")}
     addresses = {"DATABASE_URL": url, "BEMI_SOURCE_URL": url, "BEMI_CONFIG": os.devnull}
     return subprocess.run(
-        [sys.executable, *arguments],
+        command,
         env={**others, **addresses},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if capture else None,

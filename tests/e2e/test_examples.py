@@ -7,15 +7,20 @@ import sys
 import pytest
 from examples.__main__ import FOLDER, NAMES
 
+from tests.support import javascript
 from tests.support.parts import require
 
-NEEDS = {"rq": "redis-server"}
+NEEDS = {"rq": "redis-server", "javascript": "node", "ruby": "ruby"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_and_its_changes_have_their_context(name: str) -> None:
-    if name in NEEDS:
-        require(NEEDS[name])
+    language = name.partition("/")[0]
+    for program in (NEEDS.get(name), NEEDS.get(language)):
+        if program is not None:
+            require(program)
+    if language == "javascript":
+        javascript.built()
     done = subprocess.run(
         [sys.executable, "-m", "examples", name, "--json"],
         cwd=FOLDER.parent,
