@@ -3,6 +3,7 @@
 import fcntl
 import functools
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,11 @@ def run(
     done = subprocess.run(
         command,
         cwd=cwd,
+<<<<<<< HEAD
         env=env,
+=======
+        env={**os.environ, **(env or {})},
+>>>>>>> f94693e (JavaScript: the context of requests and jobs, for Express, Fastify, Next.js, Apollo Server, tRPC and BullMQ)
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE,

@@ -92,9 +92,9 @@ interface Told {
 function begun(headers: Record<string, string>, told: Told): Record<string, unknown> {
   const { trust, user, method } = { method: "PUT", ...told };
   const values = valuesOf({
-    header: (name) => headers[name],
+    headers: new Headers(headers),
     endpoint: () => "/own",
-    user: () => user,
+    users: () => [user],
     method,
     trust,
   });

@@ -84,6 +84,14 @@ export function runWith<Result>(values: Values, run: () => Result): Result {
   return state.scopes.run({ values }, run);
 }
 
+/**
+ * Lays values over the current context for what follows here, and is called or awaited by it: for
+ * frameworks that call nothing that a block could be around.
+ */
+export function enter(values: Values): void {
+  state.scopes.enterWith({ values: { ...peek(), ...lazily(values) } });
+}
+
 /** A function that runs in the context of here and now, whoever calls it. */
 export function bind<Given extends unknown[], Result>(
   run: (...given: Given) => Result,

@@ -4,8 +4,9 @@
  * Knows no framework: they say how to look up a header, and who, where and how, as functions where
  * that is known later than the request begins.
  */
-import type { Values } from "./current.js";
-import { lazy } from "./lazy.js";
+import { peek, type Values } from "./current.js";
+import { headerOf } from "./headers.js";
+import { isLazy, lazy } from "./lazy.js";
 import { warn } from "./notice.js";
 import {
   CONTEXT,
@@ -16,6 +17,7 @@ import {
   readTraceparent,
   REQUEST_ID,
   TRACEPARENT,
+  traceOf,
   traceValues,
 } from "./tracing.js";
 
@@ -44,13 +46,17 @@ const OWN = ["endpoint", "method"];
 // What classes of users call their key; a name that is shown to people comes last.
 const KEYS = ["id", "pk", "user_id", "userId", "sub", "uid", "identity", "username"];
 
-/** @throws TypeError for what would fail, or do something else, with each request */
-export function checkOptions(options: RequestOptions<never[]>): void {
+/**
+ * `later`: the context may be waited for.
+ *
+ * @throws TypeError for what would fail, or do something else, with each request
+ */
+export function checkOptions(options: object, { later = false } = {}): void {
   const { context, trust = TRUSTED } = options as { context?: unknown; trust?: unknown };
   if (context !== undefined && typeof context !== "function") {
     throw new TypeError(`context takes a function, not ${typeof context}`);
   }
-  if (context !== undefined && context.constructor.name === "AsyncFunction") {
+  if (!later && context !== undefined && context.constructor.name === "AsyncFunction") {
     throw new TypeError("context takes a function that is not async");
   }
   if (typeof trust !== "boolean" && !Array.isArray(trust)) {
@@ -60,45 +66,83 @@ export function checkOptions(options: RequestOptions<never[]>): void {
 
 /** What a framework tells of a request. */
 export interface Request {
-  /** Looks up a header by its name; of several of one name all, joined by commas. */
-  header: (name: string) => string | null | undefined;
+  /** Where its headers are; see `headerOf`. */
+  headers: unknown;
   endpoint: () => unknown;
   method?: string | undefined;
-  /** Who asks, of whatever class; see `keyOf`. */
-  user?: () => unknown;
-  /** What the application's own function adds. */
-  customised?: (() => Values | null | undefined) | undefined;
+  /** Who asks, of whatever class; see `keyOf`. The first one counts that is known. */
+  users?: () => unknown[];
   trust?: Trust | undefined;
 }
 
-/** The context with which a request begins. */
+/**
+ * The context with which a request begins. Inside of a request that has one already, as in a
+ * GraphQL server's, the ids and the user stay those of the outer one, where the inner one does not
+ * know better.
+ */
 export function valuesOf(request: Request): Values {
-  const taken = trusted(request.header, request.trust ?? TRUSTED);
-  const caller = taken["user_id"];
-  const who = () => keyOf(quietly(request.user ?? nobody)) ?? caller;
+  const outer = peek();
+  const taken = trusted((name) => headerOf(request.headers, name), request.trust ?? TRUSTED);
+  const caller = taken["user_id"] ?? outer["user_id"];
+  const who = () => knownUser(request.users) ?? (isLazy(caller) ? caller() : caller);
   return {
     request_id: newRequestId(),
     trace_id: () => openTelemetry()?.id,
     ...taken,
+    ...(outer["request_id"] === undefined ? {} : { request_id: outer["request_id"] }),
+    ...(outer["trace_id"] === undefined ? {} : traceOf(outer)),
     endpoint: request.endpoint,
     // Who it is may not be known yet when something is written first.
     user_id: lazy(who, false),
     ...(request.method === undefined ? {} : { method: request.method }),
-    ...customised(request.customised),
   };
 }
 
-function customised(context: Request["customised"]): Values {
+function knownUser(users: Request["users"]): unknown {
+  const found = quietly(() => users?.().map(keyOf).find((key) => key !== undefined));
+  return found;
+}
+
+type Customised<Given extends readonly unknown[]> =
+  | ((...given: Given) => Values | null | undefined)
+  | undefined;
+
+/** What the application's own function adds. */
+export function customised<Given extends readonly unknown[]>(
+  context: Customised<Given>,
+  ...given: Given
+): Values {
   try {
-    return context?.() ?? {};
+    return context?.(...given) ?? {};
   } catch (error) {
-    // A request must not fail because of its context.
-    warn(`the function given as context failed, its values are missing: ${String(error)}`);
-    return {};
+    return failed(error);
   }
 }
 
-function trusted(header: Request["header"], trust: Trust): Values {
+/** The same where there is time to wait for it. */
+export async function customisedLater<Given extends readonly unknown[]>(
+  context: LaterContext<Given> | undefined,
+  ...given: Given
+): Promise<Values> {
+  try {
+    return (await context?.(...given)) ?? {};
+  } catch (error) {
+    return failed(error);
+  }
+}
+
+/** Returns, at once or later, more values of a context. */
+export type LaterContext<Given extends readonly unknown[]> = (
+  ...given: Given
+) => Values | null | undefined | Promise<Values | null | undefined>;
+
+function failed(error: unknown): Values {
+  // A request must not fail because of its context.
+  warn(`the function given as context failed, its values are missing: ${String(error)}`);
+  return {};
+}
+
+function trusted(header: (name: string) => string | undefined, trust: Trust): Values {
   const trusts = (name: string) => (typeof trust === "boolean" ? trust : trust.includes(name));
   const more =
     typeof trust === "boolean" ? trust : trust.some((name) => !TRUSTED_NAMES.includes(name));
@@ -130,10 +174,6 @@ export function keyOf(user: unknown): unknown {
 function isKey(value: unknown): value is string | number | bigint {
   if (typeof value === "number") return Number.isInteger(value) && value !== 0;
   return (typeof value === "string" && value !== "") || (typeof value === "bigint" && value !== 0n);
-}
-
-function nobody(): undefined {
-  return undefined;
 }
 
 /** What a function of the application's returns; undefined where it fails. */

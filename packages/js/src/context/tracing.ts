@@ -39,6 +39,12 @@ export function traceValues(trace: Trace): Values {
   return { trace_id: trace.id, [CAME_WITH]: trace.traceparent };
 }
 
+/** The same members of a context that has them. */
+export function traceOf(values: Values): Values {
+  const { trace_id } = values;
+  return { trace_id, [CAME_WITH]: (values as { [CAME_WITH]?: unknown })[CAME_WITH] };
+}
+
 /** What `outgoingHeaders` is asked to leave out. */
 export interface OutgoingOptions {
   /** `false` leaves out `bemi-context`: for services that are not yours. */
