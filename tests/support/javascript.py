@@ -69,11 +69,7 @@ def run(
     done = subprocess.run(
         command,
         cwd=cwd,
-<<<<<<< HEAD
-        env=env,
-=======
         env={**os.environ, **(env or {})},
->>>>>>> f94693e (JavaScript: the context of requests and jobs, for Express, Fastify, Next.js, Apollo Server, tRPC and BullMQ)
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE,
