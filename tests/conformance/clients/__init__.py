@@ -11,6 +11,7 @@ from tests.conformance.clients import (
     piccolo,
     psycopg2,
     psycopg3,
+    ruby,
     sqlalchemy,
     tortoise,
 )
@@ -35,4 +36,5 @@ CLIENTS: tuple[Client, ...] = (
     django5.SERVER_BINDING,
     django5.PSYCOPG2,
     *javascript.CLIENTS,
+    *ruby.CLIENTS,
 )

@@ -30,6 +30,9 @@ module Bemi
     SEND_IF_WRITTEN =
       "select case when pg_catalog.pg_current_xact_id_if_assigned() is not null " \
       "then pg_catalog.pg_logical_emit_message(true, '_bemi', cast($1 as pg_catalog.text)) end"
+    # Where values begin in a text that they were put into: a literal, a number, a word.
+    VALUE = /'|"(?:[^"]|"")*"|\$|\b(?:true|false|null)\b|(?<!\w)\d/i.freeze
+    private_constant :VALUE
     # Asked once per connection: a statement that fails would end the application's transaction.
     CHECK =
       "select pg_catalog.pg_is_in_recovery(), " \
@@ -53,12 +56,15 @@ module Bemi
     #
     # `redact`: members that look like secrets are sent as `***`. By default they are.
     #
+    # `literal`, for integrations: statements have values in their texts.
+    #
     # Raises ArgumentError for an option that there is not, and for what names no functions.
-    def initialize(functions: [], check_at_commit: false, sql: false, redact: true)
+    def initialize(functions: [], check_at_commit: false, sql: false, redact: true, literal: false)
       @functions = names(functions)
       @check_at_commit = check_at_commit
       @sql = sql
       @redact = redact
+      @literal = literal
       @savepoints = []
       ended
     end
@@ -142,6 +148,12 @@ module Bemi
       @role_changed = false
     end
 
+    # Another session, of which nothing is known.
+    def reconnected
+      ended
+      @allowed = nil
+    end
+
     private
 
     def due_before(text, wrap)
@@ -149,13 +161,26 @@ module Bemi
       return if mapping.equal?(@mapping) && @sent && !@sent.empty? && !@sql
       return if @sent.nil? && mapping.empty? && !@sql # as it is without a message
 
-      values = @sql ? mapping.merge(SQL: text) : mapping
+      values = @sql ? mapping.merge(SQL: without_values(text)) : mapping
       content = Wire.encode(values, redact: @redact)
       if content == @sent
         @mapping = mapping
         return
       end
       Due.new(content: content, mapping: mapping, wrap: wrap)
+    end
+
+    # A statement up to its first value, where it may have any.
+    def without_values(text)
+      return text unless @literal
+
+      at = 0
+      while (found = VALUE.match(text, at))
+        return "#{found.pre_match}…" unless found[0].start_with?('"')
+
+        at = found.end(0)
+      end
+      text
     end
 
     def due_at_commit

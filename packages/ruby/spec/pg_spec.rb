@@ -1,0 +1,335 @@
+# frozen_string_literal: true
+
+require "bemi/pg"
+require "tempfile"
+require "timeout"
+require "support/database"
+
+RSpec.describe Bemi::PG do
+  include_context "with a database"
+
+  let(:ann) { { "user_id" => "ann" } }
+  let(:connection) { Bemi::PG.install(connect) }
+
+  before { Bemi.set_context(user_id: "ann") }
+
+  after { connection.close unless connection.finished? }
+
+  def connect
+    PG.connect(Database::URL).tap { |made| made.set_notice_processor { |text| notices << text } }
+  end
+
+  def notices
+    @notices ||= []
+  end
+
+  def drained
+    found = []
+    while (result = connection.get_result)
+      found << (result.error_message.empty? ? result.cmd_status : result.error_message.lines[0].chomp)
+    end
+    found
+  end
+
+  it "refuses what is no connection, and options that there are not" do
+    expect { described_class.install("a") }.to raise_error(ArgumentError, /no connection/)
+    expect { described_class.install(connection, functons: []) }.to raise_error(ArgumentError, /functons/)
+    expect { described_class.install(connection, functions: "a") }.to raise_error(ArgumentError, /names/)
+    expect { described_class.install(connection, functions: ["a()"]) }.to raise_error(ArgumentError)
+  end
+
+  %w[exec query async_exec async_query sync_exec].each do |name|
+    it "sends it with #{name}, and gives what that gives" do
+      result = connection.public_send(name, "insert into todo (task) values ('a') returning task")
+      expect(result.values).to eq([["a"]])
+      block = connection.public_send(name, "insert into todo (task) values ('b')") { |it| it.cmd_tuples }
+      expect(block).to eq(1)
+      expect(database.seen).to eq([[ann, "insert"]] * 2)
+      expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+    end
+  end
+
+  %w[exec_params async_exec_params sync_exec_params].each do |name|
+    it "sends it with #{name}, formats and types too" do
+      sql = "insert into todo (task, n) values ($1, $2) returning n"
+      result = connection.public_send(name, sql, ["a", { value: "7", type: 23 }], 1)
+      expect(result.getvalue(0, 0)).to eq([7].pack("N"))
+      expect(database.seen).to eq([[ann, "insert"]])
+    end
+  end
+
+  %w[exec_prepared async_exec_prepared sync_exec_prepared].each do |name|
+    it "sends it with #{name}, by what was prepared" do
+      connection.prepare("add", "insert into todo (task) values ($1)")
+      connection.prepare("read", "select count(*) from todo where task = $1")
+      connection.public_send(name, "add", ["a"])
+      expect(connection.public_send(name, "read", ["a"]).getvalue(0, 0)).to eq("1")
+      connection.transaction do
+        connection.public_send(name, "read", ["a"])
+        connection.public_send(name, "add", ["b"])
+        connection.public_send(name, "add", ["c"])
+      end
+      expect(database.seen).to eq([[ann, "insert"], [ann, "insert", "insert"]])
+    end
+  end
+
+  it "takes a prepared statement that it does not know for one that writes" do
+    connection.exec("prepare add (text) as insert into todo (task) values ($1)")
+    connection.exec_prepared("add", ["a"])
+    connection.exec("deallocate add")
+    expect(database.seen).to eq([[ann, "insert"]])
+  end
+
+  it "forgets what is deallocated" do
+    10.times do |number|
+      connection.prepare("a#{number}", "select 1")
+      connection.exec("deallocate a#{number}")
+    end
+    kept = connection.instance_variable_get(:@bemi).instance_variable_get(:@prepared)
+    expect(kept.size).to eq(0)
+  end
+
+  it "needs no more round trips than without it" do
+    port = Bemi::PG.install(connect)
+    # Each Sync, and each simple query, is answered by one ReadyForQuery.
+    port.exec("insert into todo (task) values ('first')")
+    trips = lambda do |doing|
+      trace = Tempfile.new
+      port.trace(trace)
+      doing.call
+      port.untrace
+      trace.rewind
+      trace.read.lines.count { |line| line.include?("ReadyForQuery") }
+    end
+    expect(trips.(-> { port.exec("insert into todo (task) values ('a')") })).to eq(1)
+    expect(trips.(-> { port.exec_params("insert into todo (task) values ($1)", ["a"]) })).to eq(1)
+    expect(trips.(-> { port.transaction { port.exec("insert into todo (task) values ('a')") } })).to eq(3)
+    port.close
+  end
+
+  it "leaves errors, their classes and positions as they are" do
+    plain = connect
+    ["insert into todo (n) values (1 / 0)", "insert into todo (m) values (1)", "inser into todo",
+     "insert into todo (id) values (-1), (-1)", "insert into nowhere values (1)",
+     "insert into todo (n) values ($1)", "insert into todo (task) values ('\0')"].each do |sql|
+      told = [plain, connection].map do |each|
+        each.exec(sql)
+      rescue StandardError => e
+        [e.class, e.message, e.respond_to?(:result) && e.result&.error_field(PG::PG_DIAG_STATEMENT_POSITION)]
+      end
+      expect(told[1]).to eq(told[0])
+      expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+    end
+    told = [plain, connection].map do |each|
+      each.exec_params("insert into todo (n) values ($1)", ["x"])
+    rescue PG::Error => e
+      [e.class, e.message]
+    end
+    expect(told[1]).to eq(told[0])
+    plain.close
+  end
+
+  it "raises what only a commit finds, in autocommit" do
+    connection.exec("create table kid (todo int references todo deferrable initially deferred)")
+    expect { connection.exec("insert into kid values (77)") }.to raise_error(PG::ForeignKeyViolation)
+    connection.send_query("insert into kid values (77)")
+    expect(drained).to match(["INSERT 0 1", /violates foreign key/])
+    expect { connection.exec("insert into kid values (7); insert into kid values (8)") }
+      .to raise_error(PG::ForeignKeyViolation)
+    expect { connection.copy_data("copy kid from stdin") { connection.put_copy_data("9\n") } }
+      .to raise_error(PG::ForeignKeyViolation)
+    expect(connection.exec("select count(*) from kid").getvalue(0, 0)).to eq("0")
+  end
+
+  it "passes notices on, once" do
+    connection.exec("create table if not exists todo (id int)")
+    expect(notices.size).to eq(1)
+  end
+
+  it "sends what is large" do
+    large = "x" * 30_000_000
+    connection.exec_params("insert into todo (task) values ($1)", [large])
+    expect(connection.exec("select length(task) from todo").getvalue(0, 0)).to eq("30000000")
+    expect(connection.exec("insert into todo (task) values ('#{large}') returning task").getvalue(0, 0)).to eq(large)
+    database.seen
+  end
+
+  it "commits several statements in one text as one" do
+    connection.exec("insert into todo (task) values ('a'); update todo set n = 1")
+    expect { connection.exec("insert into todo (task) values ('b'); select 1 / 0") }
+      .to raise_error(PG::DivisionByZero)
+    expect(database.seen).to eq([[ann, "insert", "update"]])
+    expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+  end
+
+  it "copies in and out, in autocommit and in a transaction" do
+    connection.copy_data("copy todo (task) from stdin") { 2.times { connection.put_copy_data("a\n") } }
+    connection.transaction do
+      connection.copy_data("copy todo (task) from stdin") { connection.put_copy_data("b\n") }
+    end
+    rows = []
+    connection.copy_data("copy (delete from todo returning task) to stdout") do
+      while (row = connection.get_copy_data)
+        rows << row
+      end
+    end
+    expect(rows).to eq(%W[a\n a\n b\n])
+    expect(database.seen).to eq([[ann, "insert", "insert"], [ann, "insert"], [ann] + (["delete"] * 3)])
+  end
+
+  it "copies nothing where the application fails meanwhile" do
+    expect { connection.copy_data("copy todo (task) from stdin") { raise ArgumentError, "mine" } }
+      .to raise_error(ArgumentError, "mine")
+    expect { connection.copy_data("copy nowhere from stdin") { nil } }.to raise_error(PG::UndefinedTable)
+    expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+    expect(database.tasks).to eq([])
+  end
+
+  it "goes on after a COPY that the application left" do
+    connection.exec("insert into todo (task) values ('b'), ('c')")
+    expect do
+      connection.copy_data("copy (delete from todo returning task) to stdout") { raise ArgumentError }
+    end.to raise_error(ArgumentError)
+    expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+    connection.exec("copy todo (task) from stdin")
+    connection.exec("insert into todo (task) values ('d')") # which ends it
+    expect(database.attributed.last).to eq([ann, "d"])
+  end
+
+  it "has a COPY committed as soon as its rows are sent" do
+    connection.exec("copy todo (task) from stdin")
+    connection.put_copy_data("a\n")
+    connection.put_copy_end
+    expect(database.tasks).to eq(["a"])
+    expect(drained).to eq(["COPY 1"])
+  end
+
+  it "sends it with queries whose results are read later" do
+    connection.send_query("insert into todo (task) values ('a')")
+    expect(drained).to eq(["INSERT 0 1"])
+    connection.send_query_params("insert into todo (task) values ($1) returning n", ["b"])
+    expect(connection.get_last_result.values).to eq([[nil]])
+    connection.prepare("add", "insert into todo (task) values ($1)")
+    connection.send_query_prepared("add", ["c"])
+    expect(drained).to eq(["INSERT 0 1"])
+    connection.send_prepare("later", "insert into todo (task) values ('d')")
+    drained
+    connection.send_query_prepared("later", [])
+    expect { |block| connection.get_result(&block) }.to yield_with_args(PG::Result)
+    expect(drained).to eq([])
+    expect(database.attributed).to eq([[ann, "a"], [ann, "b"], [ann, "c"], [ann, "d"]])
+  end
+
+  it "follows what is sent and read later" do
+    connection.send_query("begin")
+    drained
+    connection.send_query("insert into todo (task) values ('a')")
+    drained
+    connection.send_query("savepoint a; insert into todo (n) values (1 / 0)")
+    drained
+    connection.send_query("rollback")
+    drained
+    connection.send_query("insert into todo (task) values ('b')")
+    drained
+    expect(database.seen).to eq([[ann, "insert"]])
+  end
+
+  it "has a query committed by the server, though nobody reads what came of it" do
+    connection.send_query("insert into todo (task) values ('a')")
+    Timeout.timeout(20) { nil until database.tasks == ["a"] }
+    connection.exec("insert into todo (task) values ('b')") # which throws away what was not read
+    expect(database.seen).to eq([[ann, "insert"]] * 2)
+  end
+
+  it "says that several statements at once, in autocommit, go without" do
+    expect do
+      connection.send_query("insert into todo (task) values ('a'); delete from todo")
+      drained
+    end.to output(/several statements/).to_stderr
+    expect(database.seen).to eq([%w[insert delete]])
+  end
+
+  it "gives row by row what is asked for so" do
+    connection.send_query("insert into todo (task) values ('a'), ('b') returning task")
+    connection.set_single_row_mode
+    rows = []
+    while (result = connection.get_result)
+      rows << [result.result_status, result.values]
+    end
+    expect(rows).to eq([[PG::PGRES_SINGLE_TUPLE, [["a"]]], [PG::PGRES_SINGLE_TUPLE, [["b"]]],
+                        [PG::PGRES_TUPLES_OK, []]])
+    expect(database.seen).to eq([[ann, "insert", "insert"]])
+  end
+
+  it "is in the pipelines of the application, which sees its own results" do
+    connection.exec("select 1")
+    connection.enter_pipeline_mode
+    connection.send_query_params("insert into todo (task) values ($1)", ["a"])
+    connection.send_query_params("select $1::int", [7])
+    connection.pipeline_sync
+    connection.send_query_params("insert into todo (task) values ($1)", ["b"])
+    connection.send_query_params("insert into todo (n) values (1 / $1::int)", ["0"])
+    connection.pipeline_sync
+    statuses = []
+    until statuses.count(PG::PGRES_PIPELINE_SYNC) == 2
+      statuses << connection.get_result&.result_status
+    end
+    connection.exit_pipeline_mode
+    expect(statuses).to eq([PG::PGRES_COMMAND_OK, nil, PG::PGRES_TUPLES_OK, nil, PG::PGRES_PIPELINE_SYNC,
+                            PG::PGRES_COMMAND_OK, nil, PG::PGRES_FATAL_ERROR, nil, PG::PGRES_PIPELINE_SYNC])
+    connection.exec("insert into todo (task) values ('c')")
+    expect(database.attributed).to eq([[ann, "a"], [ann, "c"]])
+  end
+
+  it "goes on after a statement was left by a Timeout" do
+    expect { Timeout.timeout(0.2) { connection.exec("insert into todo (task) select 'a' from pg_sleep(0.5)") } }
+      .to raise_error(Timeout::Error)
+    connection.exec("insert into todo (task) values ('b')")
+    expect(database.attributed).to eq([[ann, "a"], [ann, "b"]])
+  end
+
+  it "goes on after its connection was lost and made again" do
+    connection.exec("insert into todo (task) values ('a')")
+    database.connection.exec("select pg_terminate_backend(#{connection.backend_pid}, 20000)")
+    expect { connection.exec("insert into todo (task) values ('b')") }.to raise_error(PG::ConnectionBad)
+    connection.reset
+    connection.exec("insert into todo (task) values ('c')")
+    expect(database.attributed).to eq([[ann, "a"], [ann, "c"]])
+  end
+
+  it "is nothing of a parameter that can't be sent" do
+    unsendable = Class.new { def to_s = raise(TypeError, "no") }.new
+    expect { connection.exec_params("insert into todo (task) values ($1)", [unsendable]) }
+      .to raise_error(TypeError, "no")
+    expect { connection.exec(nil) }.to raise_error(TypeError)
+    expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+    connection.exec("insert into todo (task) values ('a')")
+    expect(database.attributed).to eq([[ann, "a"]])
+  end
+
+  it "asks for what is found out late on the same connection" do
+    user = -> { connection.exec("select 'eve'").getvalue(0, 0) }
+    Bemi.with_context(user_id: user) { connection.exec("insert into todo (task) values ('a')") }
+    expect(database.seen).to eq([[{ "user_id" => "eve" }, "insert"]])
+  end
+
+  it "sends what is current when it is told to" do
+    connection.transaction do
+      described_class.emit(connection)
+      Bemi.clear_context
+      described_class.emit(connection)
+      connection.exec("select txid_current()")
+    end
+    expect(database.seen).to eq([[ann, {}]])
+    expect { described_class.emit(connection) }.to output(/outside of a transaction/).to_stderr
+  end
+
+  it "has a transaction block where libpq has no pipelines" do
+    stub_const("Bemi::PG::Exchange::PIPELINES", false)
+    connection.exec("insert into todo (task) values ('a')")
+    expect { connection.exec("insert into todo (n) values (1 / 0)") }.to raise_error(PG::DivisionByZero)
+    connection.transaction { connection.exec_params("insert into todo (task) values ($1)", ["b"]) }
+    expect(database.seen).to eq([[ann, "insert"]] * 2)
+    expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+  end
+end
