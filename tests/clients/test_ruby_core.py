@@ -45,7 +45,7 @@ def test_floats_are_written_as_in_python() -> None:
     assert _answers([{"context": context, "limit": wire.LIMIT}]) == [wire.encode(context)]
 
 
-def _different(asked: Iterable[object], here: list[object], there: Iterable[object]) -> object:
+def _different(asked: Iterable[object], here: Iterable[object], there: Iterable[object]) -> object:
     return [each for each in zip(asked, here, there, strict=True) if each[1] != each[2]][:3]
 
 

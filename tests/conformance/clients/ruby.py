@@ -20,7 +20,7 @@ def _client(name: str, library: str, **about: Any) -> Client:
 PG = _client("ruby-pg", "pg")
 
 ACTIVE_RECORD = _client("Active Record", "active_record")
-# What its statements are recorded as, with `sql`, is not what others' are: it writes values into them.
+# It writes values into its statements, so what `sql` records of them is cut before the first one.
 SEQUEL = _client("Sequel", "sequel", options=frozenset(("functions", "check_at_commit")))
 
 CLIENTS = (PG, ACTIVE_RECORD, SEQUEL)
