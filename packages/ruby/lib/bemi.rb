@@ -12,6 +12,11 @@ module Bemi
   # Something that Bemi can't do, and what to do about it.
   class Error < StandardError; end
 
+  # The history, mapped; these need Active Record.
+  autoload :Change, "bemi/change"
+  autoload :ChangeQueryHelpers, "bemi/change"
+  autoload :RecordQueryHelpers, "bemi/change"
+
   class << self
     # Adds values to the current context for a block, and returns what the block returns; inner ones
     # win over outer ones.

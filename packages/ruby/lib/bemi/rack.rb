@@ -38,13 +38,18 @@ module Bemi
       private
 
       def values_of(env)
+        path = "#{env["SCRIPT_NAME"]}#{env["PATH_INFO"]}" # which what is mounted alters
         customised = @context && -> { @context.call(env) }
         Request.values_of(
-          ->(name) { env["HTTP_#{name.upcase.tr("-", "_")}"] },
+          ->(name) { header(env, name) },
           trust: @trust, method: env["REQUEST_METHOD"], customised: customised,
-          endpoint: -> { route(env) || "#{env["SCRIPT_NAME"]}#{env["PATH_INFO"]}" },
+          endpoint: -> { route(env) || path },
           user: -> { user(env) }
         )
+      end
+
+      def header(env, name)
+        env["HTTP_#{name.upcase.tr("-", "_")}"]
       end
 
       # The template of the route, where a framework tells it: Sinatra's has the method before it.

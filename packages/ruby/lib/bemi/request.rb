@@ -43,7 +43,23 @@ module Bemi
           "user_id" => Lazy.new(-> { key_of(quietly(&user)) || caller_id }, settles: false)
         }
         values["method"] = method if method
-        values.merge(more(customised))
+        values.merge(customised(customised))
+      end
+
+      # What a function of the application's gives; nothing where it fails, since a request must not
+      # fail because of its context.
+      def customised(function)
+        (function&.call || {}).to_h.transform_keys(&:to_s)
+      rescue StandardError, ScriptError, SystemStackError => e
+        Notice.warn_once(
+          "the function given as context: failed, its values are missing: #{e.inspect}"
+        )
+        {}
+      end
+
+      # A value that may be found out late.
+      def resolved(value)
+        value.is_a?(Lazy) ? quietly { value.call } : value
       end
 
       # What identifies a user, whatever class it is of; nil when that can't be told.
@@ -66,16 +82,6 @@ module Bemi
       end
 
       private
-
-      def more(customised)
-        found = customised ? customised.call || {} : {}
-        found.to_h.transform_keys(&:to_s)
-      rescue StandardError, ScriptError, SystemStackError => e # a request must not fail of it
-        Notice.warn_once(
-          "the function given as context: failed, its values are missing: #{e.inspect}"
-        )
-        {}
-      end
 
       def trusted(header, trust)
         names = trust.respond_to?(:each) ? trust.map(&:to_s) : []
