@@ -10,7 +10,12 @@ from examples.__main__ import FOLDER, NAMES
 from tests.support import javascript
 from tests.support.parts import require
 
-NEEDS = {"rq": "redis-server", "javascript": "node", "ruby": "ruby"}
+NEEDS = {
+    "rq": "redis-server",
+    "javascript/bullmq": "redis-server",
+    "javascript": "node",
+    "ruby": "ruby",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,11 +1,12 @@
 """The npm package of packages/js, installed and built once for whatever runs on this machine."""
 
+import contextlib
 import fcntl
 import functools
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,27 @@ def built() -> Path:
     the one that builds.
     """
     node()
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / "javascript.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        modules = PACKAGE / "node_modules"
-        _once(modules / ".bemi", [PACKAGE / "package-lock.json"], [npm_command("ci")])
+    with locked("javascript"):
+        install(PACKAGE)
         settings = [*PACKAGE.glob("*.json"), *PACKAGE.glob("*.mjs")]
-        sources = [*PACKAGE.glob("src/**/*"), *PACKAGE.glob("test/**/*"), *settings]
-        _once(PACKAGE / "dist" / ".bemi", sources, [npm_command("run", "build")])
+        sources = [*PACKAGE.glob("src/**/*"), *settings]
+        _once(PACKAGE / "dist" / ".bemi", sources, npm_command("run", "build"), PACKAGE)
     return PACKAGE
+
+
+def install(folder: Path) -> None:
+    """Its node_modules become what its lock says."""
+    stamp = folder / "node_modules" / ".bemi"
+    _once(stamp, [folder / "package-lock.json"], npm_command("ci"), folder)
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One process at a time."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def npm_command(*arguments: str) -> list[str]:
@@ -82,13 +95,12 @@ def run(
     return done.stdout
 
 
-def _once(stamp: Path, made_of: Iterable[Path], commands: Iterable[list[str]]) -> None:
-    """Runs the commands unless the stamp says that they have been, with the same files."""
+def _once(stamp: Path, made_of: Iterable[Path], command: list[str], cwd: Path) -> None:
+    """Runs a command unless the stamp says that it has been, with the same files."""
     digest = hashlib.sha256()
     for path in sorted(path for path in made_of if path.is_file()):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
         return
-    for command in commands:
-        run(command)
+    run(command, cwd=cwd)
     stamp.write_text(digest.hexdigest())
