@@ -1,6 +1,7 @@
-"""`bemi run`, `bemi status` and `bemi changes` as their users call them."""
+"""`bemi run`, `bemi status` and `bemi changes` as they are typed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from bemi.capture import worker
+from bemi.cli import app
 from bemi.config import Settings
 from bemi.lsn import Lsn
 from bemi.store import checkpoint
@@ -25,7 +27,10 @@ EMIT = "select pg_logical_emit_message(true, '_bemi', %s)"
 class Todo:
     """A tracked source with a history of three transactions."""
 
-    def __init__(self, source_url: str, destination_url: str) -> None:
+    def __init__(
+        self, source_url: str, destination_url: str, output: pytest.CaptureFixture[str]
+    ) -> None:
+        self._output = output
         self.source = psycopg.connect(source_url, autocommit=True)
         self.source.execute("create table todo (id int primary key, task text, price numeric)")
         self.settings: Settings = track(
@@ -46,12 +51,28 @@ class Todo:
             self.source.execute(statement.encode())
 
     def bemi(self, *arguments: str, **environ: str) -> tuple[int, str, str]:
+        """In this process: to start Python takes longer than most of what is asked."""
+        self._output.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - environment(self.settings).keys():
+                patch.delenv(name)
+            for name, value in {**environment(self.settings), "COLUMNS": "120", **environ}.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as caught:
+                app.main(arguments)
+        out, err = self._output.readouterr()
+        assert "Traceback" not in err, err
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, out, err
+
+    def run(self, *arguments: str, **environ: str) -> tuple[int, str, str]:
+        """`bemi run`, in a process of its own."""
         done = subprocess.run(
-            [sys.executable, "-m", "bemi", *arguments],
+            [sys.executable, "-m", "bemi", "run", *arguments],
             check=False,
             capture_output=True,
             text=True,
-            env={**environment(self.settings), "COLUMNS": "120", **environ},
+            env={**environment(self.settings), **environ},
             timeout=60,
         )
         assert "Traceback" not in done.stderr, done.stderr
@@ -63,8 +84,10 @@ class Todo:
 
 
 @pytest.fixture
-def todo(source_url: str, destination_url: str) -> Iterator[Todo]:
-    made = Todo(source_url, destination_url)
+def todo(
+    source_url: str, destination_url: str, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Todo]:
+    made = Todo(source_url, destination_url, capfd)
     yield made
     made.source.close()
     made.destination.close()
@@ -373,14 +396,14 @@ def test_run_ends_in_order_when_it_is_told_to(todo: Todo, number: signal.Signals
 
 def test_run_until_caught_up_ends_by_itself(todo: Todo) -> None:
     todo.write("insert into todo values (3, 'later', 0)", user_id=9)
-    code, out, _ = todo.bemi("run", "--until-caught-up")
+    code, out, _ = todo.run("--until-caught-up")
     assert (code, out) == (0, "")
     _, out, _ = todo.bemi("changes", "--context", "user_id=9", "--json")
     assert len(json.loads(out)) == 1
 
 
 def test_run_says_what_must_be_put_right_first(todo: Todo) -> None:
-    code, out, err = todo.bemi("run", BEMI_SLOT="not_made")
+    code, out, err = todo.run(BEMI_SLOT="not_made")
     assert (code, out) == (1, "")
     assert "error: " in err
     assert "fix: " in err
