@@ -9,58 +9,46 @@ module Bemi
   module ChangeQueryHelpers
     extend ::ActiveSupport::Concern
 
+    # As the index has them: the newest of millions are found at once.
+    BY_TIME = %i[committed_at commit_position ordinal epoch].freeze
+    private_constant :BY_TIME
+
     included do
       scope :created, -> { where(operation: "CREATE") }
       scope :updated, -> { where(operation: "UPDATE") }
       scope :deleted, -> { where(operation: "DELETE") }
-      # Oldest first, and newest first, by the times of the commits: as the index has them.
-      scope :asc, -> { order(by_time(:asc)) }
-      scope :desc, -> { order(by_time(:desc)) }
+      # Oldest first, and newest first, by the times of the commits.
+      scope :asc, -> { order(BY_TIME.to_h { |column| [column, :asc] }) }
+      scope :desc, -> { order(BY_TIME.to_h { |column| [column, :desc] }) }
 
-      # Rows that had, or got, these values: `after(done: true)`.
-      %i[before after].each do |column|
-        scope column, ->(values) { where(contains(column), values.to_json) }
-        scope :"#{column}_not", ->(values) { where("not #{contains(column)}", values.to_json) }
+      # Rows that had, or got, these values: `after(done: true)`. And what the context contains,
+      # nested too, whose values are turned into JSON as when they are sent.
+      {
+        before: :to_json.to_proc, after: :to_json.to_proc,
+        context: ->(values) { Wire.encode(values, redact: false) }
+      }.each do |column, encoded|
+        contains = %(.#{column} @> ?::jsonb)
+        scope column, ->(values) { where(quoted_table_name + contains, encoded.call(values)) }
+        # Also where there is nothing.
+        scope :"#{column}_not", lambda { |values|
+          where("not #{quoted_table_name}#{contains}", encoded.call(values))
+        }
       end
-
-      # What the context contains, nested too. Values are turned into JSON as when they are sent.
-      scope :context, ->(values) { where(contains(:context), Wire.encode(values, redact: false)) }
-      # Also where there is no context.
-      scope :context_not, lambda { |values|
-        where("not #{contains(:context)}", Wire.encode(values, redact: false))
-      }
 
       # Updates that gave the column another value, or may have: the flag `before_unknown` says
       # where that is not known.
       scope :field_changed, lambda { |name|
-        images = "%s -> :name is distinct from %s -> :name"
-        updated.where(format(images, quoted(:before), quoted(:after)), name: name.to_s)
+        images = %w[before after].map { |column| "#{quoted_table_name}.#{column} -> :name" }
+        updated.where(images.join(" is distinct from "), name: name.to_s)
       }
 
       # The changes of one record's row, in the order in which its states followed; the one that
       # gave it another key is in the history of both. Raises Bemi::Error where there is none yet.
       scope :for_record, lambda { |record|
-        key = RowKey.new(record)
-        where(schema: key.schema, table: key.table)
-          .merge(unscoped.where(primary_key: key.text).or(unscoped.where(previous_key: key.text)))
-          .order(:epoch, :commit_position, :ordinal)
+        row = RowKey.new(record)
+        keys = where(primary_key: row.text).or(where(previous_key: row.text))
+        keys.where(schema: row.schema, table: row.table).order(:epoch, :commit_position, :ordinal)
       }
-    end
-
-    class_methods do
-      private
-
-      def by_time(direction)
-        { committed_at: direction, commit_position: direction, ordinal: direction, epoch: direction }
-      end
-
-      def contains(column)
-        "#{quoted(column)} @> ?::jsonb"
-      end
-
-      def quoted(column)
-        "#{quoted_table_name}.#{connection.quote_column_name(column)}"
-      end
     end
 
     # The columns whose values differ, each with the value before and the one after. Of a row that
