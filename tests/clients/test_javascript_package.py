@@ -12,7 +12,11 @@ TYPED = """
 import { currentContext, withContext } from "bemi";
 %(imports)s
 const user: unknown = withContext({ user_id: 42 }, currentContext)["user_id"];
-const found: number = withContext({ user_id: 42 }, () => 7);
+interface Mine {
+  user_id: number;
+}
+const mine: Mine = { user_id: 42 };
+const found: number = withContext(mine, () => 7);
 // @ts-expect-error: a context is an object
 withContext(7, () => 7);
 console.log(user, found%(names)s);

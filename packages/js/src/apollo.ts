@@ -5,7 +5,7 @@
  */
 import type { ApolloServerPlugin, BaseContext, GraphQLRequestContext } from "@apollo/server";
 
-import { enter, type Values } from "./context/current.js";
+import { enter } from "./context/current.js";
 import { checkOptions, customised, type RequestOptions, valuesOf } from "./context/request.js";
 
 /** Options of `contextPlugin`; `context` is given Apollo's request context. */
@@ -51,7 +51,7 @@ export function contextPlugin<Context extends BaseContext = BaseContext>(
  * @deprecated use `contextPlugin({ context })`
  */
 export function BemiApolloServerPlugin<Context extends BaseContext = BaseContext>(
-  context: (request: GraphQLRequestContext<Context>) => Values,
+  context: (request: GraphQLRequestContext<Context>) => object,
 ): ApolloServerPlugin<Context> {
   return contextPlugin({ context });
 }

@@ -5,7 +5,7 @@
  */
 import type { NextFunction, Request, RequestHandler, Response } from "express";
 
-import { type Values, withContext } from "./context/current.js";
+import { withContext } from "./context/current.js";
 import { pathOf } from "./context/headers.js";
 import { checkOptions, customised, type RequestOptions, valuesOf } from "./context/request.js";
 
@@ -41,7 +41,7 @@ export function contextMiddleware(options: ExpressOptions = {}): RequestHandler 
  *
  * @deprecated use `contextMiddleware({ context })`
  */
-export function bemiMiddleware(context: (request: Request) => Values): RequestHandler {
+export function bemiMiddleware(context: (request: Request) => object): RequestHandler {
   return contextMiddleware({ context });
 }
 

@@ -26,7 +26,7 @@ const EMPTY: Values = Object.freeze({});
  * @throws TypeError where `values` is no object
  */
 export function withContext<Result>(
-  values: Values | null | undefined,
+  values: object | null | undefined,
   run: () => Result,
 ): Result {
   return state.scopes.run({ values: { ...peek(), ...lazily(values) } }, run);
@@ -41,7 +41,7 @@ export function withContext<Result>(
  *
  * @throws TypeError where `values` is no object
  */
-export function setContext(values: Values | null | undefined): void {
+export function setContext(values: object | null | undefined): void {
   swap(lazily(values));
 }
 
@@ -51,7 +51,7 @@ export function setContext(values: Values | null | undefined): void {
  *
  * @throws TypeError where `values` is no object
  */
-export function mergeContext(values: Values | null | undefined): void {
+export function mergeContext(values: object | null | undefined): void {
   swap({ ...peek(), ...lazily(values) });
 }
 
@@ -122,7 +122,7 @@ export function settle(values: Values): Values {
 }
 
 /** With functions wrapped, so that all who share the context share their values. */
-function lazily(values: Values | null | undefined): Values {
+function lazily(values: object | null | undefined): Values {
   if (values === null || values === undefined) return EMPTY;
   if (typeof values !== "object" || Array.isArray(values)) {
     throw new TypeError(`a context is an object of values by name, not ${describe(values)}`);

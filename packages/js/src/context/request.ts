@@ -33,7 +33,7 @@ export interface RequestOptions<Arguments extends readonly unknown[]> {
    * Returns more values, which win over those that are known anyway; ones that are known later,
    * such as the user, are functions. Not async.
    */
-  context?: (...request: Arguments) => Values | null | undefined;
+  context?: (...request: Arguments) => object | null | undefined;
   /**
    * Which members of the caller's context (its header `bemi-context`) are taken over, by name, or
    * all with `true`. By default the ids of request and trace.
@@ -104,14 +104,14 @@ function knownUser(users: Request["users"]): unknown {
 }
 
 type Customised<Given extends readonly unknown[]> =
-  | ((...given: Given) => Values | null | undefined)
+  | ((...given: Given) => object | null | undefined)
   | undefined;
 
 /** What the application's own function adds. */
 export function customised<Given extends readonly unknown[]>(
   context: Customised<Given>,
   ...given: Given
-): Values {
+): object {
   try {
     return context?.(...given) ?? {};
   } catch (error) {
@@ -123,7 +123,7 @@ export function customised<Given extends readonly unknown[]>(
 export async function customisedLater<Given extends readonly unknown[]>(
   context: LaterContext<Given> | undefined,
   ...given: Given
-): Promise<Values> {
+): Promise<object> {
   try {
     return (await context?.(...given)) ?? {};
   } catch (error) {
@@ -134,9 +134,9 @@ export async function customisedLater<Given extends readonly unknown[]>(
 /** Returns, at once or later, more values of a context. */
 export type LaterContext<Given extends readonly unknown[]> = (
   ...given: Given
-) => Values | null | undefined | Promise<Values | null | undefined>;
+) => object | null | undefined | Promise<object | null | undefined>;
 
-function failed(error: unknown): Values {
+function failed(error: unknown): object {
   // A request must not fail because of its context.
   warn(`the function given as context failed, its values are missing: ${String(error)}`);
   return {};

@@ -46,7 +46,8 @@ const SECRET = new RegExp(
 );
 const SEPARATORS = /[^\p{L}\p{N}]+/gu;
 
-type Path = readonly string[];
+/** From the inside out, so that a step further costs the same at any depth. */
+type Path = { readonly above: Path; readonly name: string | number } | undefined;
 type Kind = "replaced" | "truncated" | "redacted";
 
 export interface EncodeOptions {
@@ -62,19 +63,19 @@ export function encode(
   { redact = true, limit = LIMIT }: EncodeOptions = {},
 ): string {
   const encoder = new Encoder(redact);
-  const encoded = encoder.value(context, [], 0);
+  const encoded = encoder.value(context, undefined, 0);
   const value: JsonObject = encoded instanceof Map ? encoded : new Map();
   let notes = value.get(NOTES);
   if (notes === undefined) notes = new Map();
   value.delete(NOTES);
   if (!(notes instanceof Map)) {
-    encoder.note("replaced", [NOTES]);
+    encoder.note("replaced", NOTES);
     notes = new Map();
   }
   let text = dump(noted(value, notes, encoder));
   if (text.length <= limit) return text;
   const room = limit - Math.min(ROOM_FOR_NOTES, Math.floor(limit / 2));
-  const cut = cutMembers(value, room, [], (path) => encoder.note("truncated", path));
+  const cut = cutMembers(value, room, [], (path) => encoder.note("truncated", path.join(".")));
   // Notes that came in with the context may be the large ones.
   text = dump(noted(cut, dump(notes).length < MAX_PATH ? notes : new Map(), encoder));
   if (text.length <= limit) return text;
@@ -92,17 +93,23 @@ class Encoder {
     this.#redact = redact;
   }
 
-  note(kind: Kind, path: Path): void {
+  note(kind: Kind, text: string): void {
     const paths = this.notes.get(kind) ?? [];
     this.notes.set(kind, paths);
-    let text = path.join(".");
+    if (paths.length > MAX_NOTES) return;
     if (dump(text).length > MAX_PATH) {
       // No character takes more than the twelve of an escaped surrogate pair.
       text = Array.from(text.slice(0, MAX_PATH)).slice(0, Math.floor(MAX_PATH / 12)).join("");
       text += ELLIPSIS;
     }
-    if (paths.includes(text) || paths.length > MAX_NOTES) return;
-    paths.push(paths.length < MAX_NOTES ? text : ELLIPSIS);
+    if (!paths.includes(text)) paths.push(paths.length < MAX_NOTES ? text : ELLIPSIS);
+  }
+
+  #note(kind: Kind, path: Path): void {
+    if ((this.notes.get(kind)?.length ?? 0) > MAX_NOTES) return;
+    const names: (string | number)[] = [];
+    for (let at = path; at !== undefined; at = at.above) names.push(at.name);
+    this.note(kind, names.reverse().join("."));
   }
 
   value(value: unknown, path: Path, depth: number): Json {
@@ -151,7 +158,7 @@ class Encoder {
 
   #list(items: readonly unknown[], path: Path, depth: number): Json[] {
     // Not `map`, which leaves out what was never set.
-    return Array.from(items, (item, index) => this.value(item, [...path, `${index}`], depth + 1));
+    return Array.from(items, (item, index) => this.value(item, { above: path, name: index }, depth + 1));
   }
 
   #mapping(members: Iterable<[unknown, unknown]>, path: Path, depth: number): JsonObject {
@@ -160,11 +167,11 @@ class Encoder {
       if (member === undefined) continue;
       const name = this.#key(key, path);
       if (this.#redact && isSecret(name, member)) {
-        this.note("redacted", [...path, name]);
+        this.#note("redacted", { above: path, name });
         encoded.set(name, REDACTED);
         continue;
       }
-      const value = this.value(member, [...path, name], depth + 1);
+      const value = this.value(member, { above: path, name }, depth + 1);
       if (value !== null || !isLazy(member)) encoded.set(name, value);
     }
     return encoded;
@@ -172,14 +179,14 @@ class Encoder {
 
   #text(value: string, path: Path): string {
     const text = value.replace(UNSTORABLE, "\ufffd");
-    if (text !== value) this.note("replaced", path);
+    if (text !== value) this.#note("replaced", path);
     return text;
   }
 
   #key(key: unknown, path: Path): string {
     if (typeof key === "string") {
       const text = key.replace(UNSTORABLE, "\ufffd");
-      if (text !== key) this.note("replaced", [...path, text]);
+      if (text !== key) this.#note("replaced", { above: path, name: text });
       return text;
     }
     const encoded = this.value(key, path, MAX_DEPTH);
@@ -187,7 +194,7 @@ class Encoder {
   }
 
   #nameOf(value: unknown, path: Path): string {
-    this.note("replaced", path);
+    this.#note("replaced", path);
     return typeName(value);
   }
 }
