@@ -42,7 +42,8 @@ module Bemi
     ].to_set.freeze
 
     # Statements that need no second look: one alone, whose first word says everything.
-    PLAIN = /\A[[:space:]]*(insert|update|delete|select)\b[^;]*(?:;[[:space:]]*)?\z/i.freeze
+    PLAIN = /\A[[:space:]]*(insert|update|delete|select)\b/i.freeze
+    END_OF_TEXT = /\G;[[:space:]]*\z/.freeze
     # What a SELECT may be that says more: into a table, or setting a role.
     TELLING = /into|set_config/i.freeze
 
@@ -59,7 +60,7 @@ module Bemi
       # What a statement does. `functions`: names in lower case that count as writes when called.
       def classify(text, functions = NONE)
         text = readable(text)
-        if (plain = PLAIN.match(text))
+        if (plain = PLAIN.match(text)) && alone?(text)
           return WRITE unless plain[1].casecmp?("select")
           return READ if functions.empty? && !TELLING.match?(text)
         end
@@ -69,6 +70,11 @@ module Bemi
       end
 
       private
+
+      def alone?(text)
+        at = text.index(";")
+        at.nil? || END_OF_TEXT.match?(text, at)
+      end
 
       # As characters, whatever encoding it claims to be in.
       def readable(text)
