@@ -19,4 +19,6 @@ def _client(name: str, library: str, **about: Any) -> Client:
 
 PG = _client("node-postgres", "pg")
 
-CLIENTS = (PG,)
+TYPEORM = _client("TypeORM", "typeorm", copies=False)
+
+CLIENTS = (PG, TYPEORM)
