@@ -58,7 +58,7 @@ def _running(app: Path) -> list[str]:
     if app.suffix == ".mjs":
         return ["node", "--import", str(FOLDER / "javascript" / "resolve.mjs"), str(app)]
     if app.suffix == ".rb":
-        return ["ruby", "-I", str(PACKAGES / "ruby" / "lib"), str(app)]
+        return ["ruby", str(app)]
     return [sys.executable, str(app)]
 
 
@@ -78,9 +78,10 @@ def _run(
     """A program that knows this database and no other of ours."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("BEMI_")}
     addresses = {"DATABASE_URL": url, "BEMI_SOURCE_URL": url, "BEMI_CONFIG": os.devnull}
+    ruby = {"RUBYLIB": str(PACKAGES / "ruby" / "lib")}  # for what a program of Ruby starts, too
     return subprocess.run(
         command,
-        env={**others, **addresses},
+        env={**others, **addresses, **ruby},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if capture else None,
         stderr=subprocess.STDOUT if capture else None,

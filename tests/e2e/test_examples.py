@@ -7,14 +7,14 @@ import sys
 import pytest
 from examples.__main__ import FOLDER, NAMES
 
-from tests.support import javascript
+from tests.support import javascript, ruby
 from tests.support.parts import require
 
 NEEDS = {
     "rq": "redis-server",
     "javascript/bullmq": "redis-server",
+    "ruby/sidekiq": "redis-server",
     "javascript": "node",
-    "ruby": "ruby",
 }
 
 
@@ -26,6 +26,8 @@ def test_it_runs_and_its_changes_have_their_context(name: str) -> None:
             require(program)
     if language == "javascript":
         javascript.built()
+    if language == "ruby":
+        ruby.ruby()
     done = subprocess.run(
         [sys.executable, "-m", "examples", name, "--json"],
         cwd=FOLDER.parent,
