@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from bemi.capture import event_triggers, publication, slot
+from bemi.capture import event_triggers, postgrest, publication, slot
 from bemi.capture.progress import Progress
 from bemi.capture.tables import TableState, publish, survey
 from bemi.config import Settings
@@ -114,4 +114,23 @@ def record_ddl(source: Connection, setup: Setup, progress: Progress, *, asked: b
             return event_triggers.script()
     if made:
         progress.add("made event triggers that record DDL")
+    return None
+
+
+def serve_postgrest(
+    source: Connection, chosen: postgrest.Options | None, progress: Progress
+) -> str | None:
+    """Make the function that PostgREST calls before each request.
+
+    The SQL for who may, when this role may not.
+    """
+    if chosen is None:
+        return None
+    with explained("source"):
+        try:
+            made = postgrest.install(source, chosen)
+        except psycopg.errors.InsufficientPrivilege:
+            return postgrest.script(chosen)
+    if made:
+        progress.add(f"made the function {chosen.function}, for PostgREST to call")
     return None

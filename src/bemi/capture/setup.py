@@ -13,7 +13,15 @@ from typing import Any
 import msgspec
 import psycopg
 
-from bemi.capture import coverage, full_identity, ownership, preflight, provision, slot
+from bemi.capture import (
+    coverage,
+    full_identity,
+    ownership,
+    postgrest,
+    preflight,
+    provision,
+    slot,
+)
 from bemi.capture.progress import Progress, Report
 from bemi.capture.source import Identity, Source
 from bemi.capture.tables import TableState, survey, unmatched_rules, with_remembered_rules
@@ -51,6 +59,10 @@ class InitResult:
     """Rules that match nothing yet, each in a sentence."""
     ddl_script: str | None = None
     """SQL that an owner has to run for the event triggers, where this role may not make them."""
+    postgrest_script: str | None = None
+    """The same for the function that PostgREST calls."""
+    postgrest_use: str | None = None
+    """SQL that lets PostgREST call it, where no setting in the database does yet."""
 
 
 def init(
@@ -61,6 +73,7 @@ def init(
     new_slot: bool = False,
     ddl: bool = False,
     snapshot: bool = False,
+    for_postgrest: postgrest.Options | None = None,
     report: Report,
 ) -> InitResult:
     """Make the destination's schema, the publication, the slot and the checkpoint.
@@ -68,7 +81,8 @@ def init(
     `full`: globs of tables to set to REPLICA IDENTITY FULL, of those that are to be tracked.
     `readers`: roles to let read the history. `new_slot`: make the slot anew, for a stream that
     can't get past some WAL. `ddl`: make the event triggers that record DDL, too. `snapshot`: from
-    now on, let workers take the baselines of tables that have none.
+    now on, let workers take the baselines of tables that have none. `for_postgrest`: make the
+    function that PostgREST calls before each request.
     What is there already stays as it is; a run that failed is completed by the next one.
     Raises `SetupError`, before anything is changed when the servers are not as they must be.
     """
@@ -125,6 +139,8 @@ def init(
                 progress.add(f'added the source "{settings.source}" again, which was removed')
 
         ddl_script = provision.record_ddl(source, setup, progress, asked=ddl)
+        postgrest_script = provision.serve_postgrest(source, for_postgrest, progress)
+        unused = for_postgrest is not None and not postgrest.callers(source, for_postgrest)
         states = survey(source, settings)
         unmatched = unmatched_rules(source, settings, states)
     return InitResult(
@@ -143,6 +159,8 @@ def init(
         remembered=remembered,
         unmatched=unmatched,
         ddl_script=ddl_script,
+        postgrest_script=postgrest_script,
+        postgrest_use=postgrest.use(for_postgrest) if unused and for_postgrest else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from bemi.capture import event_triggers, publication, slot
+from bemi.capture import event_triggers, postgrest, publication, slot
 from bemi.capture.progress import Progress, Report
 from bemi.config import Settings
 from bemi.connections import connect, explained
@@ -68,6 +68,7 @@ def teardown(settings: Settings, *, history: bool, report: Report) -> TeardownRe
                 publication.drop(source, published.name)
                 progress.add(f'dropped the publication "{published.name}"')
             _remove_event_triggers(source, notes, progress)
+            _remove_postgrest(source, notes, progress)
             set_back = _still_full(source, stored)
         if history:
             with (
@@ -175,6 +176,27 @@ def _remove_event_triggers(source: Connection, notes: list[str], progress: Progr
         )
         return
     progress.add("dropped the event triggers that record DDL")
+
+
+def _remove_postgrest(source: Connection, notes: list[str], progress: Progress) -> None:
+    """But not while PostgREST calls it: each request would fail."""
+    for installed in postgrest.read(source):
+        chosen = installed.options
+        name = f"the function {chosen.function}"
+        callers = postgrest.callers(source, chosen)
+        if callers:
+            notes.append(
+                f"{name} stays: it is called by {', '.join(callers)}, and every request would fail;"
+                " after `alter role authenticator reset pgrst.db_pre_request;"
+                " notify pgrst, 'reload config'` and the like, run:\n" + postgrest.removal(chosen)
+            )
+            continue
+        try:
+            postgrest.remove(source, chosen)
+        except psycopg.errors.InsufficientPrivilege:
+            notes.append(f"{name} stays: as its owner, run:\n" + postgrest.removal(chosen))
+            continue
+        progress.add(f"dropped {name}")
 
 
 def _stored(

@@ -12,6 +12,7 @@ from bemi.cli.options import SettingsFlags
 from bemi.cli.snapshot import show as show_baselines
 
 if TYPE_CHECKING:
+    from bemi.capture.postgrest import Options
     from bemi.capture.results import Result as BaselineResult
     from bemi.capture.setup import InitResult
     from bemi.capture.tables import TableState
@@ -35,6 +36,11 @@ def command(
     new_slot: Annotated[bool, Parameter(negative=())] = False,
     ddl: Annotated[bool, Parameter(negative=())] = False,
     snapshot: Annotated[bool, Parameter(negative=())] = False,
+    postgrest: Annotated[bool, Parameter(negative=())] = False,
+    postgrest_schema: str | None = None,
+    claim: Globs = (),
+    header: Globs = (),
+    trust_context: Globs = (),
     connection: SettingsFlags = SettingsFlags(),  # noqa: B008 - frozen
     json: bool = False,
 ) -> int:
@@ -70,6 +76,20 @@ def command(
     snapshot
         Store what the tables hold already, as `bemi snapshot` does, and let the worker do so for
         tables that are added later.
+    postgrest
+        Make the function on the source that PostgREST (Supabase too) calls before each request,
+        so that what is written through it has a context: method, path, user, role, the ids of
+        request and trace. Where the role may not, its SQL is printed.
+    postgrest_schema
+        The schema of that function, not one that PostgREST exposes. Default: bemi_postgrest.
+    claim
+        Claim of the JWT to put into the context, as NAME, a path with dots, or MEMBER=NAME;
+        repeatable. Always there: user_id=sub and role.
+    header
+        Header of the request to put into the context, as NAME or MEMBER=NAME; repeatable.
+    trust_context
+        Member of the context that clients may say by the header bemi-context; repeatable, '*' for
+        all but endpoint and method. It is somebody's input: by default none.
     json
         Print one JSON value: what changed, and the tables with their reasons and fixes.
     """
@@ -80,6 +100,13 @@ def command(
     from bemi.capture import setup
     from bemi.cli import output
 
+    chosen = _for_postgrest(
+        postgrest,
+        schema=postgrest_schema,
+        claims=claim,
+        headers=header,
+        trusted=trust_context,
+    )
     asked = (
         [] if json or not sys.stdin.isatty() else _ask_for_full(setup.without_key(settings, full))
     )
@@ -90,12 +117,14 @@ def command(
         new_slot=new_slot,
         ddl=ddl,
         snapshot=snapshot,
+        for_postgrest=chosen,
         report=lambda line: print(
             output.printable(line), file=sys.stderr if json else sys.stdout, flush=True
         ),
     )
     taken, stopped = _take_baselines(settings, quiet=json) if snapshot else ((), False)
-    failed = bool(result.not_full or result.ddl_script or any(each.error for each in taken))
+    refused = result.not_full or result.ddl_script or result.postgrest_script
+    failed = bool(refused or any(each.error for each in taken))
     code = 128 + signal.SIGINT if stopped else int(failed)
     if json:
         output.print_json(_as_json(result) | ({"baselines": taken} if snapshot else {}))
@@ -108,6 +137,30 @@ def command(
     for reason in result.unmatched:
         print(f"note: {output.printable(reason)}", file=sys.stderr)
     return code
+
+
+def _for_postgrest(
+    asked: bool,
+    *,
+    schema: str | None,
+    claims: Sequence[str],
+    headers: Sequence[str],
+    trusted: Sequence[str],
+) -> "Options | None":
+    from bemi.capture import postgrest
+    from bemi.errors import UsageError
+
+    if asked:
+        return postgrest.options(
+            schema=schema or postgrest.SCHEMA, claims=claims, headers=headers, trusted=trusted
+        )
+    if schema is not None or claims or headers or trusted:
+        raise UsageError(
+            "--postgrest-schema, --claim, --header and --trust-context say what the function for"
+            " PostgREST does",
+            fix="add --postgrest",
+        )
+    return None
 
 
 def _take_baselines(
@@ -176,6 +229,12 @@ def _show(result: "InitResult", *, priced: bool) -> None:
     if result.ddl_script:
         print("DDL is not recorded: this role may not make event triggers. As a superuser, run:\n")
         print(output.lines(result.ddl_script))
+    if result.postgrest_script:
+        print("this role may not make the function for PostgREST. As one that may, run:\n")
+        print(output.lines(result.postgrest_script))
+    if result.postgrest_use:
+        print("to let PostgREST call it (or name it in db-pre-request of its own settings):\n")
+        print(output.lines(result.postgrest_use) + "\n")
     if result.gap:
         print(
             f"gap: {result.gap}; `bemi recover` goes on behind it and finds out what it came to,"
@@ -228,4 +287,6 @@ def _as_json(result: "InitResult") -> dict[str, Any]:
         "position": str(result.position),
         "unmatched_rules": result.unmatched,
         "ddl_script": result.ddl_script,
+        "postgrest_script": result.postgrest_script,
+        "postgrest_use": result.postgrest_use,
     }

@@ -41,11 +41,11 @@ _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 REDACTED: Final = "***"
 # Letters and digits only, in lower case, at the end of a member's name.
-_SECRET: Final = re.compile(
-    "(?:password|passwd|pwd|passphrase|secret|secretkey|accesskey|apikey|privatekey|token|jwt"
-    "|authorization|cookie|sessionid|sessionkey|credential|creditcard|cardnumber|cvv|cvc)"
-    r"(?P<plural>s?)\d*$"
+SECRET_NAMES: Final = (
+    "password|passwd|pwd|passphrase|secret|secretkey|accesskey|apikey|privatekey|token|jwt"
+    "|authorization|cookie|sessionid|sessionkey|credential|creditcard|cardnumber|cvv|cvc"
 )
+_SECRET: Final = re.compile(rf"(?:{SECRET_NAMES})(?P<plural>s?)\d*$")
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -157,7 +157,7 @@ class _Encoder:
         members: dict[str, Json] = {}
         for key, member in value.items():
             name = self._key(key, path)
-            if self._redact and _is_secret(name, member):
+            if self._redact and is_secret(name, member):
                 self.redacted(*path, name)
                 members[name] = REDACTED
                 continue
@@ -186,7 +186,8 @@ class _Encoder:
         return type(value).__qualname__
 
 
-def _is_secret(name: str, value: object) -> bool:
+def is_secret(name: str, value: object = None) -> bool:
+    """Whether a member of this name is left out."""
     found = _SECRET.search(_SEPARATORS.sub("", name.lower()))
     # `tokens` may be counted.
     return found is not None and not (found["plural"] and isinstance(value, int | float))

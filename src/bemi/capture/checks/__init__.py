@@ -6,7 +6,7 @@ them in the order in which they rest on each other.
 
 from typing import Final
 
-from bemi.capture.checks import ddl, destination, identity, published, source
+from bemi.capture.checks import ddl, destination, identity, postgrest, published, source
 from bemi.capture.checks.finding import Check, Servers
 from bemi.observed import Finding
 
@@ -18,6 +18,7 @@ __all__ = [
     "ddl",
     "destination",
     "identity",
+    "postgrest",
     "published",
     "source",
 ]
@@ -43,6 +44,7 @@ CHECKS: Final = (
     Check("slot", published.slot_usable, ("source",)),
     Check("failover", published.failover, ("slot",)),
     Check("DDL", ddl.recorded, ("source",)),
+    Check("PostgREST", postgrest.contexts, ("source",)),
     Check("writable", destination.writable, ("destination",)),
     Check("destination encoding", destination.encoding, ("destination",)),
     Check("history", destination.version, ("destination",)),
