@@ -18,7 +18,10 @@ def _client(name: str, library: str, **about: Any) -> Client:
 
 
 PG = _client("node-postgres", "pg")
-
+KNEX = _client("Knex", "knex", copies=False)
+KYSELY = _client("Kysely", "kysely", copies=False)
+DRIZZLE = _client("Drizzle", "drizzle", copies=False)
+SEQUELIZE = _client("Sequelize", "sequelize", copies=False)
 TYPEORM = _client("TypeORM", "typeorm", copies=False)
 
-CLIENTS = (PG, TYPEORM)
+CLIENTS = (PG, KNEX, KYSELY, DRIZZLE, SEQUELIZE, TYPEORM)

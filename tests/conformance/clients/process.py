@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from psycopg import conninfo
 
@@ -44,19 +44,25 @@ class Program:
             "context": _tagged(bemi.current_context()),
             "told": sorted(notice._told),
         }
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            self._said.seek(0)
-            raise RuntimeError(f"the program ended: {self._said.read().decode()}")
-        told = json.loads(answer)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+            self._process.stdin.flush()
+        told = json.loads(self._process.stdout.readline() or self._ended())
         notice._told.update(told["told"])
         for message in told["warned"]:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         if told["error"] is not None:
             raise _error_class(told["error"]["type"])(told["error"]["message"])
         return told["value"]
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def _ended(self) -> NoReturn:
+        with self._said as said:
+            said.seek(0)
+            raise RuntimeError(f"the program has ended: {said.read().decode()}")
 
 
 def _tagged(value: object) -> object:
@@ -135,7 +141,8 @@ def client(name: str, command: Callable[[], Sequence[str]], **about: Any) -> Cli
             finally:
                 program("close")
         finally:
-            free.append(program)
+            if program.runs:
+                free.append(program)
 
     def open_(
         url: str, *, autocommit: bool = False, **options: Any

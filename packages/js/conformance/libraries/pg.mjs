@@ -5,7 +5,7 @@ import pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
 import { pipeline } from "node:stream/promises";
 
-import { inTurns, numbered } from "../library.mjs";
+import { inTurns, numbered, pooled } from "../library.mjs";
 
 pg.types.setTypeParser(20, Number);
 
@@ -94,7 +94,7 @@ export class Library {
   }
 
   async concurrent(writes, requests) {
-    const pool = new pg.Pool({ ...this.address, max: 5 });
+    const pool = pooled({ ...this.address, max: 5 });
     install(pool, this.options);
     const insert = "insert into todo (task) values ($1)";
     const read = () => pool.query("select count(*) from todo");
