@@ -34,6 +34,19 @@ test("outside of a block it is set for what follows", async () => {
   assert.deepEqual(currentContext(), {});
 });
 
+test("a query that is returned before it has begun runs inside", async () => {
+  const query = {
+    then(resolve: (value: unknown) => void) {
+      resolve(currentContext());
+    },
+  };
+  const asked = withContext({ a: 1 }, () => query as PromiseLike<unknown>);
+  assert.deepEqual(await asked, { a: 1 });
+  assert.deepEqual(await asked, { a: 1 });
+  const never = { then: 7 };
+  assert.equal(withContext({ a: 1 }, () => never), never);
+});
+
 test("what is set for the whole program is not altered by what requests set", async () => {
   await new Promise<void>((done) => {
     setImmediate(() => {

@@ -4,6 +4,8 @@
  * It follows AsyncLocalStorage: what is called, awaited or scheduled from inside of a block sees
  * the block's. Nothing here talks to a database.
  */
+import { types } from "node:util";
+
 import { isLazy, isOpen, lazy } from "./lazy.js";
 import { type Scope, state, type Values } from "./state.js";
 
@@ -22,6 +24,9 @@ const EMPTY: Values = Object.freeze({});
  * once, and not at all where nothing is written. It can't be async. Where it returns nothing there
  * is no such value.
  *
+ * A query that a builder makes runs when somebody waits for it: where the function returns one, it
+ * is run here, and a promise is returned.
+ *
  * @returns what the function returns, a promise too
  * @throws TypeError where `values` is no object
  */
@@ -29,7 +34,7 @@ export function withContext<Result>(
   values: object | null | undefined,
   run: () => Result,
 ): Result {
-  return state.scopes.run({ values: { ...peek(), ...lazily(values) } }, run);
+  return runWith({ ...peek(), ...lazily(values) }, run);
 }
 
 /**
@@ -81,7 +86,17 @@ export function swap(values: Values): Values {
 
 /** Runs a function with what `peek` once gave as the whole context. */
 export function runWith<Result>(values: Values, run: () => Result): Result {
-  return state.scopes.run({ values }, run);
+  return state.scopes.run({ values }, () => begun(run()));
+}
+
+/** With what only begins when somebody waits for it: he will not be in this context. */
+function begun<Result>(result: Result): Result {
+  if (types.isPromise(result) || !isThenable(result)) return result;
+  return new Promise((resolve, reject) => result.then(resolve, reject)) as Result;
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as PromiseLike<unknown> | null | undefined)?.then === "function";
 }
 
 /**
