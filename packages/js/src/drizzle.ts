@@ -14,8 +14,7 @@ import {
   uuid,
 } from "drizzle-orm/pg-core";
 
-import { encode } from "./context/wire.js";
-import { difference, type Image } from "./internal/reading.js";
+import { containing, difference, type Image } from "./internal/change.js";
 import { install as installPool, type Options } from "./pg.js";
 
 export type { Options } from "./context/sender.js";
@@ -84,7 +83,7 @@ export const before = (values: Image): SQL => contains(changes.before, JSON.stri
 export const after = (values: Image): SQL => contains(changes.after, JSON.stringify(values));
 /** Those whose context has these members; values become JSON as they do when they are sent. */
 export const context = (values: Image): SQL =>
-  contains(changes.context, encode(values, { redact: false }));
+  contains(changes.context, containing(values));
 
 export const beforeNot = (values: Image): SQL => not(before(values));
 export const afterNot = (values: Image): SQL => not(after(values));
