@@ -50,6 +50,30 @@ RSpec.describe Bemi do
     expect(fibers.map(&:resume)).to eq([{ user_id: "ann" }, { user_id: "bob" }])
   end
 
+  it "begins in a new thread with none, though Ruby 3.2 hands its storage on" do
+    program = <<~RUBY
+      # As that has it: a new thread begins with a copy.
+      class Fiber
+        def self.[](name) = (Thread.current[:storage] ||= {})[name]
+        def self.[]=(name, value)
+          Thread.current[:storage] = { name => value }
+        end
+      end
+      require "bemi"
+      Bemi.set_context(user_id: "ann")
+      handed_on = Thread.current[:storage]
+      seen = Thread.new do
+        Thread.current[:storage] = handed_on
+        [Bemi.current_context, Bemi.with_context(user_id: "bob") { Bemi.current_context }]
+      end.value
+      p seen, Bemi.current_context
+    RUBY
+    said = IO.popen([RbConfig.ruby, "-I", File.expand_path("../lib", __dir__), "-e", program], &:read)
+    expect(said).to eq("[{}, {:user_id=>\"bob\"}]\n{:user_id=>\"ann\"}\n").or eq(
+      "[{}, {user_id: \"bob\"}]\n{user_id: \"ann\"}\n"
+    )
+  end
+
   it "asks a function once, when it is first sent, and leaves out what is nil" do
     asked = 0
     Bemi.with_context(plan: -> { asked += 1 }, none: -> {}) do
@@ -96,7 +120,7 @@ RSpec.describe Bemi do
   end
 
   it "cuts what is too large where it is large" do
-    sent = encoded({ small: 1, large: "x" * 2_000_000, list: [1] * 200_000 })
+    sent = encoded({ small: 1, large: "x" * 1_200_000, list: [1] * 400_000 })
     expect(sent["_bemi"]).to eq("truncated" => %w[large list])
     expect(sent["small"]).to eq(1)
     expect(sent["large"]).to end_with("…")

@@ -85,8 +85,8 @@ RSpec.describe Bemi::PG do
       connection.prepare("a#{number}", "select 1")
       connection.exec("deallocate a#{number}")
     end
-    kept = connection.instance_variable_get(:@bemi).instance_variable_get(:@prepared)
-    expect(kept.size).to eq(0)
+    known = connection.instance_variable_get(:@bemi).instance_variable_get(:@prepared)
+    expect(known.size).to eq(0)
   end
 
   it "needs no more round trips than without it" do
@@ -102,6 +102,7 @@ RSpec.describe Bemi::PG do
       trace.read.lines.count { |line| line.include?("ReadyForQuery") }
     end
     expect(trips.(-> { port.exec("insert into todo (task) values ('a')") })).to eq(1)
+    expect(trips.(-> { port.exec("insert into todo (task) values ('$1'), ($$b$$) -- $2") })).to eq(1)
     expect(trips.(-> { port.exec_params("insert into todo (task) values ($1)", ["a"]) })).to eq(1)
     expect(trips.(-> { port.transaction { port.exec("insert into todo (task) values ('a')") } })).to eq(3)
     port.close
@@ -279,6 +280,18 @@ RSpec.describe Bemi::PG do
                             PG::PGRES_COMMAND_OK, nil, PG::PGRES_FATAL_ERROR, nil, PG::PGRES_PIPELINE_SYNC])
     connection.exec("insert into todo (task) values ('c')")
     expect(database.attributed).to eq([[ann, "a"], [ann, "c"]])
+  end
+
+  it "says that a pipeline's writes after SET ROLE go without" do
+    connection.enter_pipeline_mode
+    connection.send_query_params("set role postgres", [])
+    expect { connection.send_query_params("insert into todo (task) values ('a')", []) }
+      .to output(/in a pipeline/).to_stderr
+    connection.pipeline_sync
+    syncs = 0
+    syncs += 1 if connection.get_result&.result_status == PG::PGRES_PIPELINE_SYNC until syncs == 1
+    connection.exit_pipeline_mode
+    expect(database.seen).to eq([["insert"]])
   end
 
   it "goes on after a statement was left by a Timeout" do

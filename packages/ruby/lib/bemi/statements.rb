@@ -69,6 +69,13 @@ module Bemi
         @lock.synchronize { @kept[[text, functions]] } || keep(text, functions)
       end
 
+      # Whether there is a `$1` or its like in a text.
+      def parameters?(text)
+        Words.statements(readable(text)).any? do |words|
+          words.each_cons(2).any? { |mark, after| mark == "$" && after.match?(/\A\d/) }
+        end
+      end
+
       private
 
       def alone?(text)

@@ -1,49 +1,36 @@
 # frozen_string_literal: true
 
+require "bemi/pg/driver"
 require "bemi/pg/pipeline"
+require "bemi/pg/prepared"
+require "bemi/pg/results"
 require "bemi/sender"
 
 module Bemi
   module PG
-    # What goes between one connection and its server: the messages, before the statements that they
-    # belong to, and what came of them.
+    # What goes over one connection: the messages, before the statements that they belong to.
     #
     # Message and statement are sent in one pipeline, up to one Sync: without a transaction block,
     # they are one transaction, which the server commits at that Sync, whoever reads the results. A
     # COPY and several statements in one text can't be in a pipeline; they get a transaction block.
     class Exchange
-      # A statement whose results were not all read. `stage`: of a pipeline of ours, whether its
-      # message's results come next, the statement's or the Sync's. `commit`: a transaction block
-      # around it has to be ended.
-      Pending = Struct.new(:statement, :due, :stage, :commit, :failed, keyword_init: true)
-      private_constant :Pending
-
-      STRINGS = ::PG::TypeMapAllStrings.new
-      COPIES = [::PG::PGRES_COPY_IN, ::PG::PGRES_COPY_OUT, ::PG::PGRES_COPY_BOTH].freeze
+      # What libpq has from 14 on.
       PIPELINES = ::PG::Connection.method_defined?(:enter_pipeline_mode)
-      # ruby-pg's own, past what is added to the connection.
-      RAW = %i[
-        exec exec_params send_query send_query_params send_query_prepared get_result discard_results
-        enter_pipeline_mode exit_pipeline_mode pipeline_sync
-      ].select { |name| ::PG::Connection.method_defined?(name) }
-                               .to_h { |name| [name, ::PG::Connection.instance_method(name)] }.freeze
-      private_constant :STRINGS, :COPIES, :PIPELINES, :RAW
+      # What says, before anything runs, that a statement can't be sent, or on the server, that it
+      # can't be done.
+      FAILURES = [::PG::Error, TypeError, ArgumentError].freeze
+      private_constant :PIPELINES, :FAILURES
 
       def initialize(connection, sender)
-        @connection = connection
+        @driver = Driver.new(connection)
         @sender = sender
-        @inside = false
+        @results = Results.new(@driver, sender)
         reconnecting
       end
 
       # Whether a method is called by the library, or by what is here, and not by the application.
       def inside?
-        @inside
-      end
-
-      # Whether results have to be read through here.
-      def waiting?
-        !@inside && !(@pending || @results || @pipeline).nil?
+        @driver.inside?
       end
 
       # --- statements whose results are wanted at once ---------------------------------------
@@ -61,13 +48,13 @@ module Bemi
       end
 
       def prepared(args, block, &plain)
-        run(@prepared[args[0].to_s], block, sender: [:send_query_prepared, args], &plain)
+        run(@prepared[args[0]], block, sender: [:send_query_prepared, args], &plain)
       end
 
       def prepare(args, block)
         settle
-        result = inside { yield }
-        remember(args)
+        result = @driver.inside { yield }
+        @prepared[args[0]] = text(args[1])
         given(result, block)
       rescue ::PG::Error
         @sender.unsure
@@ -88,48 +75,35 @@ module Bemi
       end
 
       def send_prepared(args, &plain)
-        send_only(@prepared[args[0].to_s], sender: [:send_query_prepared, args], &plain)
+        send_only(@prepared[args[0]], sender: [:send_query_prepared, args], &plain)
       end
 
       def send_prepare(args)
-        send_other(args) { yield }
-        remember(args)
+        send_other { yield }
+        @prepared[args[0]] = text(args[1])
         nil
       end
 
-      def send_other(_args)
+      def send_other(*)
         settle unless @pipeline
-        inside { yield }
+        @driver.inside { yield }
         @pipeline&.sent_theirs
         nil
       end
 
       # --- results --------------------------------------------------------------------------
 
-      # What ruby-pg's get_result would give, had nothing been sent besides.
-      def next_result
-        return @pipeline.next_result if @pipeline
-        return take_kept if @results
-        return raw(:get_result) unless @pending
-
-        case @pending.stage
-        when nil then plain_result
-        when :message then at_statement && next_result
-        when :statement then statement_result
-        else synced_result
-        end
+      # Whether results have to be read through here.
+      def waiting?
+        !inside? && (!@pipeline.nil? || @results.waiting?)
       end
 
-      # The last of the results; raises what it tells of.
+      def next_result
+        (@pipeline || @results).next
+      end
+
       def last_result
-        last = nil
-        while (result = next_result)
-          last&.clear
-          last = result
-          break if COPIES.include?(result.result_status)
-        end
-        last&.check
-        last
+        @results.last
       end
 
       # A result, or what the application's block makes of it.
@@ -143,30 +117,27 @@ module Bemi
         end
       end
 
-      # Reads the message's results, if they come next.
+      # Reads as far as to the statement's own results.
       def at_statement
-        return true unless @pending&.stage == :message
-
-        while (result = raw(:get_result))
-          @pending.failed = keep_error(result) || @pending.failed
-        end
-        @pending.stage = :statement
-        true
+        @results.skip_message
       end
 
       # Around the end of rows that are sent.
       def copied
-        result = inside { yield }
-        # The server has all that it needs to commit, whoever reads what came of it.
-        keep_results if @pending&.commit
+        result = @driver.inside { yield }
+        @results.copied
         result
       end
 
       # Around each row that is received.
       def copying
-        row = inside { yield }
-        keep_results if row.nil? && @pending&.commit
+        row = @driver.inside { yield }
+        @results.copied if row.nil?
         row
+      end
+
+      def settle
+        @results.settle
       end
 
       # --- the connection -------------------------------------------------------------------
@@ -174,43 +145,32 @@ module Bemi
       # Sends what is current into the open transaction.
       def emit
         settle
-        case @connection.transaction_status
+        case @driver.state
         when ::PG::PQTRANS_INTRANS
-          send_apart(@sender.now) if may_send?
+          emit_apart(@sender.now) if may_send?
         when ::PG::PQTRANS_IDLE
           Kernel.warn("bemi: Bemi::PG.emit was called outside of a transaction, where no write can " \
                       "follow in the same one", uplevel: 2)
         end
       end
 
-      # Reads what the application has left unread, as ruby-pg does before a statement.
-      def settle
-        @results = nil
-        return unless @pending
-        return reconnecting unless @connection.status == ::PG::CONNECTION_OK
-
-        while (result = next_result)
-          # It would come again and again.
-          raw(:discard_results) if COPIES.include?(result.result_status)
-          result.clear
-        end
-        @results = nil
-      end
-
       # Another session, of which nothing is known yet.
       def reconnecting
-        @pending = @results = @pipeline = nil
-        @prepared = Hash.new { |_, name| ["", @sender.statement("execute \"#{name}\"")] }
+        @results.forget
+        @prepared = Prepared.new(@sender)
+        @pipeline = nil
         @sender.reconnected
       end
 
       # --- pipelines of the application's ---------------------------------------------------
 
       def enter_pipeline
+        return if @pipeline
+
         settle
         # In a pipeline nothing can be asked.
-        may_send? if !@pipeline && @connection.transaction_status == ::PG::PQTRANS_IDLE
-        @pipeline ||= Pipeline.new(@sender, ->(name, *args) { raw(name, *args) })
+        may_send? if [::PG::PQTRANS_IDLE, ::PG::PQTRANS_INTRANS].include?(@driver.state)
+        @pipeline = Pipeline.new(@driver, @sender)
       end
 
       def exit_pipeline
@@ -224,73 +184,42 @@ module Bemi
 
       private
 
-      # ruby-pg's own method.
-      def raw(name, *args)
-        inside { RAW.fetch(name).bind_call(@connection, *args) }
-      end
-
-      def inside
-        before, @inside = @inside, true
-        yield
-      ensure
-        @inside = before
-      end
-
       # A text and what it does; what is none is ruby-pg's to refuse.
       def text(sql)
         sql = sql.respond_to?(:to_str) ? sql.to_str : ""
         [sql, @sender.statement(sql)]
       end
 
-      # Whether it can go the protocol's other way, on which a `$1` is a parameter.
+      # Whether a text can go the protocol's other way, on which a `$1` is a parameter.
       def alone?(sql)
-        !sql.include?("$")
+        !sql.include?("$") || !Statements.parameters?(sql)
       end
 
       def by_parameters(*args)
         { sender: [:send_query_params, args] }
       end
 
-      def remember(args)
-        @prepared[args[0].to_s] = text(args[1])
-      end
-
-      FORGETS = /\A\s*(?:deallocate\s+(?:prepare\s+)?(?:"(?<quoted>(?:[^"]|"")*)"|(?<name>\w+))|discard\s+all)/i
-                .freeze
-      private_constant :FORGETS
-
-      def forget(sql)
-        return unless (found = FORGETS.match(sql))
-
-        name = found[:quoted]&.gsub('""', '"') || found[:name]&.downcase
-        name.nil? || name == "all" ? @prepared.clear : @prepared.delete(name)
-      end
-
       def run((sql, statement), block, sender:, alone: true)
-        return inside { yield } if @pipeline # which says that it can't be
+        return @driver.inside { yield } if @pipeline # which says that it can't be
 
         due = due_before(statement, sql)
-        alone &&= pipelined?(statement)
         result =
           if due.nil? then plainly(statement) { yield }
-          elsif alone then in_pipeline(statement, due, *sender) { last_result }
+          elsif alone && pipelined?(statement) then in_pipeline(statement, due, *sender) { last_result }
           else apart(statement, due) { yield }
           end
-        forget(sql) if !statement.writes && !statement.wrappable
+        @prepared.ran(sql) unless statement.writes || statement.wrappable
         given(result, block)
       end
 
       def due_before(statement, sql)
         settle
-        status = @connection.transaction_status
-        if status == ::PG::PQTRANS_ACTIVE # of what was sent before this was installed
-          raw(:discard_results)
-          status = @connection.transaction_status
-        end
-        return if [::PG::PQTRANS_INERROR, ::PG::PQTRANS_UNKNOWN].include?(status)
+        # Of what was sent before this was installed.
+        @driver.call(:discard_results) if @driver.state == ::PG::PQTRANS_ACTIVE
+        state = @driver.state
+        return if [::PG::PQTRANS_INERROR, ::PG::PQTRANS_UNKNOWN].include?(state)
 
-        in_transaction = status == ::PG::PQTRANS_INTRANS
-        due = @sender.due(statement, in_transaction: in_transaction, text: sql)
+        due = @sender.due(statement, in_transaction: state == ::PG::PQTRANS_INTRANS, text: sql)
         due if due && may_send?
       end
 
@@ -302,18 +231,12 @@ module Bemi
       def may_send?
         return @sender.allowed unless @sender.allowed.nil?
 
-        result = raw(:exec, Sender::CHECK)
-        result.type_map = STRINGS
-        @sender.checked(result.ntuples.zero? ? ["f", "f", "", "t"] : result.values[0])
+        @sender.checked(@driver.row(Sender::CHECK) || ["f", "f", "", "t"])
       end
 
       def plainly(statement)
-        result = inside { yield }
-        if COPIES.include?(result.result_status)
-          @pending = Pending.new(statement: statement)
-        else
-          @sender.ran(statement)
-        end
+        result = @driver.inside { yield }
+        Driver.copy?(result) ? @results.expect(statement) : @sender.ran(statement)
         result
       rescue StandardError
         @sender.failed(statement)
@@ -322,203 +245,103 @@ module Bemi
 
       # Message and statement in one round trip.
       def in_pipeline(statement, due, method, args)
-        raw(:enter_pipeline_mode)
-        @pending = Pending.new(statement: statement, due: due, stage: :message)
+        @driver.call(:enter_pipeline_mode)
+        @results.expect(statement, due: due, stage: :message)
         begin
-          send_message(due)
-          raw(method, *args)
-        rescue Exception # it can't be sent; the message alone says nothing
-          raw(:pipeline_sync)
-          at_statement
-          @pending.failed = true
-          @pending.stage = :sync
-          settle
+          @driver.send_message(due)
+          @driver.call(method, *args)
+        rescue Exception # whatever it is, the pipeline has to end
+          @driver.call(:pipeline_sync)
+          @results.refused
           raise
         end
-        raw(:pipeline_sync)
+        @driver.call(:pipeline_sync)
         yield
-      end
-
-      def send_message(due)
-        raw(:send_query_params, due.statement, [due.content], 0, STRINGS)
       end
 
       # The message before, and in autocommit a transaction block around the two.
       def apart(statement, due)
-        return send_apart(due) && plainly(statement) { yield } unless due.wrap
+        unless due.wrap
+          emit_apart(due)
+          return plainly(statement) { yield }
+        end
 
         begin_with(due)
-        @pending = Pending.new(statement: statement, commit: true)
-        result = inside { yield }
-        return result if COPIES.include?(result.result_status)
-
-        ended = end_block
-        ended&.check
+        @results.expect(statement, commit: true)
+        result = @driver.inside { yield }
+        @results.end_block&.check unless Driver.copy?(result)
         result
-      rescue ::PG::Error, TypeError, ArgumentError
-        # What has failed on the server is rolled back by COMMIT, too.
-        end_block if @pending&.commit
+      rescue *FAILURES
+        @results.end_block
         raise
       end
 
-      def send_apart(due)
-        raw(:exec_params, due.statement, [due.content], 0, STRINGS)
+      def emit_apart(due)
+        @driver.emit(due)
         @sender.sent(due)
-        true
       end
 
       def begin_with(due)
-        if PIPELINES
-          raw(:enter_pipeline_mode)
-          raw(:send_query_params, "begin", [])
-          send_message(due)
-          raw(:pipeline_sync)
-          begun
-        else
-          raw(:exec, "begin")
-          raw(:exec_params, due.statement, [due.content], 0, STRINGS)
+        unless PIPELINES
+          @driver.call(:exec, "begin")
+          return @driver.emit(due)
         end
+        @driver.call(:enter_pipeline_mode)
+        @driver.call(:send_query_params, "begin", [])
+        @driver.send_message(due)
+        @driver.call(:pipeline_sync)
+        return unless (failure = failure_to_sync)
+
+        @driver.call(:exec, "rollback")
+        failure.check
       end
 
-      def begun
+      def failure_to_sync
         failure = nil
-        loop do
-          result = raw(:get_result)
-          break if result&.result_status == ::PG::PGRES_PIPELINE_SYNC
-
-          failure ||= result if result&.result_status == ::PG::PGRES_FATAL_ERROR
+        until Driver.sync?(result = @driver.call(:get_result))
+          failure ||= result if result && Driver.error?(result)
         end
-        raw(:exit_pipeline_mode)
-        return unless failure
-
-        raw(:exec, "rollback")
-        failure.check
+        @driver.call(:exit_pipeline_mode)
+        failure
       end
 
       def send_only((sql, statement), sender:, alone: true)
         return send_in_pipeline(statement, sql) { yield } if @pipeline
 
         due = due_before(statement, sql)
-        return in_pipeline(statement, due, *sender) { nil } if due && alone && pipelined?(statement)
-
-        commit = due && send_before(statement, due)
-        inside { yield }
-        @pending = Pending.new(statement: statement, commit: commit)
+        if due && alone && pipelined?(statement)
+          in_pipeline(statement, due, *sender) { nil }
+        else
+          commit = due && send_before(statement, due)
+          @results.expect(statement, commit: commit)
+          @driver.inside { yield }
+        end
         nil
-      rescue ::PG::Error, TypeError, ArgumentError
-        end_block if commit
+      rescue *FAILURES
+        commit ? @results.end_block : settle
         raise
       end
 
       # Whether a transaction block is around it then.
       def send_before(statement, due)
-        if !due.wrap then send_apart(due) && nil
-        elsif statement.copies && !statement.several then begin_with(due) || true
+        if !due.wrap then emit_apart(due)
+        elsif statement.copies && !statement.several
+          begin_with(due)
+          return true
         else
           # Its COMMIT would be sent when the results are read, which nobody has to do.
           Notice.warn_once("several statements that are sent at once, in autocommit and without " \
                            "waiting for them, are without a context; fix: send them one by one, " \
                            "or in a transaction")
         end
+        false
       end
 
       def send_in_pipeline(statement, sql)
-        due = @sender.due(statement, in_transaction: true, text: sql)
-        @pipeline.send_message(due) if due && @sender.allowed
-        inside { yield }
+        @pipeline.before(statement, sql)
+        @driver.inside { yield }
         @pipeline.sent_theirs(statement)
         nil
-      end
-
-      # --- results --------------------------------------------------------------------------
-
-      def plain_result
-        result = raw(:get_result)
-        if result
-          @pending.failed ||= error?(result)
-          return result
-        end
-        @pending.commit ? end_block : done
-      end
-
-      # The end of a transaction block around a statement; what came of it, when it failed.
-      def end_block
-        statement = @pending&.statement
-        @pending = nil
-        return unless @connection.status == ::PG::CONNECTION_OK
-
-        raw(:discard_results)
-        raw(:send_query, "commit")
-        failure = nil
-        while (result = raw(:get_result))
-          failure = result if error?(result)
-        end
-        @sender.ended
-        @sender.ran(statement) if statement && !failure
-        @results = [nil] if failure
-        failure
-      end
-
-      def statement_result
-        result = raw(:get_result)
-        if result.nil?
-          @pending.stage = :sync
-          return synced_result
-        end
-        # Of a message that failed, its error is what the statement has to tell.
-        @pending.failed ||= error?(result)
-        kept, @kept_error = @kept_error, nil
-        kept || result
-      end
-
-      # A Sync commits, which may fail, too.
-      def synced_result
-        loop do
-          result = raw(:get_result)
-          return done if result.nil? && @connection.status != ::PG::CONNECTION_OK
-          next if result.nil?
-
-          if result.result_status == ::PG::PGRES_PIPELINE_SYNC
-            raw(:exit_pipeline_mode)
-            return done
-          end
-          @pending.failed = true
-          return result
-        end
-      end
-
-      def done
-        pending, @pending = @pending, nil
-        @kept_error = nil
-        @sender.sent(pending.due) if pending.due
-        pending.failed ? @sender.failed(pending.statement) : @sender.ran(pending.statement)
-        nil
-      end
-
-      def keep_error(result)
-        return false unless error?(result)
-
-        @kept_error = result
-        true
-      end
-
-      def error?(result)
-        [::PG::PGRES_FATAL_ERROR, ::PG::PGRES_BAD_RESPONSE].include?(result.result_status)
-      end
-
-      # Reads all results of a COPY, and ends the transaction block around it.
-      def keep_results
-        results = []
-        while (result = next_result)
-          results << result
-        end
-        @results = results << nil
-      end
-
-      def take_kept
-        result = @results.shift
-        @results = nil if @results.empty?
-        result
       end
     end
   end

@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require "bemi/pg/driver"
+
 module Bemi
   module PG
     # A pipeline that the application has entered itself: messages are put before its writes, and
@@ -8,15 +10,20 @@ module Bemi
     # What is open there is not known before its results are read. So each part up to a Sync gets its
     # own message, which is one too many inside of a transaction block, and harms nothing.
     class Pipeline
-      def initialize(sender, raw)
+      def initialize(driver, sender)
+        @driver = driver
         @sender = sender
-        @raw = raw
         @coming = []
-        @failure = nil
+        @error = nil
       end
 
-      def send_message(due)
-        @raw.call(:send_query_params, due.statement, [due.content], 0, ::PG::TypeMapAllStrings.new)
+      # Sends what is due before a statement.
+      def before(statement, sql)
+        due = @sender.due(statement, in_transaction: true, text: sql)
+        return unless due
+        return tell unless @sender.allowed
+
+        @driver.send_message(due)
         @coming << :ours
         @sender.sent(due)
       end
@@ -31,12 +38,13 @@ module Bemi
         @sender.unsure
       end
 
-      def next_result
+      # What ruby-pg's get_result would give, had nothing been sent besides.
+      def next
         loop do
-          result = @raw.call(:get_result)
+          result = @driver.call(:get_result)
           case @coming.first
-          when :ours then keep(result)
-          when :sync then return ended(result)
+          when :ours then skip(result)
+          when :sync then return at_sync(result)
           else return theirs(result)
           end
         end
@@ -44,27 +52,29 @@ module Bemi
 
       private
 
-      def keep(result)
+      def tell
+        Notice.warn_once("what is written in a pipeline after its role was changed there is without " \
+                         "a context, since nothing can be asked in a pipeline")
+      end
+
+      def skip(result)
         return @coming.shift unless result
 
-        @failure = result if result.result_status == ::PG::PGRES_FATAL_ERROR
+        @error = result if Driver.error?(result)
       end
 
       def theirs(result)
         @coming.shift unless result
-        return result unless result && failed?(result)
+        return result unless result && Driver.error?(result)
 
         @sender.unsure
-        failure, @failure = @failure, nil
-        failure || result
+        # Of a message that failed, its error is what the statement has to tell.
+        error, @error = @error, nil
+        error || result
       end
 
-      def failed?(result)
-        [::PG::PGRES_FATAL_ERROR, ::PG::PGRES_PIPELINE_ABORTED].include?(result.result_status)
-      end
-
-      def ended(result)
-        @coming.shift if result&.result_status == ::PG::PGRES_PIPELINE_SYNC
+      def at_sync(result)
+        @coming.shift if Driver.sync?(result)
         result
       end
     end

@@ -106,9 +106,15 @@ module Bemi
         RUBY
       end
 
-      def set_single_row_mode
-        @bemi.at_statement
-        super
+      %w[set_single_row_mode set_chunked_rows_mode].each do |name|
+        next unless ::PG::Connection.method_defined?(name)
+
+        class_eval <<~RUBY, __FILE__, __LINE__ + 1
+          def #{name}(*args)
+            @bemi.at_statement
+            super
+          end
+        RUBY
       end
 
       if ::PG::Connection.method_defined?(:enter_pipeline_mode)

@@ -1,0 +1,176 @@
+# frozen_string_literal: true
+
+require "bemi/pg/driver"
+
+module Bemi
+  module PG
+    # What comes back over one connection: the results that the application is to see, without those
+    # of what was sent besides.
+    class Results
+      # A statement whose results were not all read. `stage`: of a pipeline of ours, whether its
+      # message's results come next, the statement's or the Sync's. `commit`: a transaction block
+      # around it has to be ended.
+      Pending = Struct.new(:statement, :due, :stage, :commit, :failed, :error, keyword_init: true)
+      private_constant :Pending
+
+      def initialize(driver, sender)
+        @driver = driver
+        @sender = sender
+        forget
+      end
+
+      # Results of a statement are to come.
+      def expect(statement, **more)
+        @pending = Pending.new(statement: statement, **more)
+      end
+
+      # None are, since it is another session.
+      def forget
+        @pending = @kept = nil
+      end
+
+      # Whether results have to be read through here.
+      def waiting?
+        !(@pending || @kept).nil?
+      end
+
+      # What ruby-pg's get_result would give, had nothing been sent besides.
+      def next
+        return take_kept if @kept
+        return @driver.call(:get_result) unless @pending
+
+        case @pending.stage
+        when nil then plain
+        when :message then skip_message && statement
+        when :statement then statement
+        else sync
+        end
+      end
+
+      # The last of the results; raises what it tells of.
+      def last
+        last = nil
+        while (result = self.next)
+          last&.clear
+          last = result
+          break if Driver.copy?(result)
+        end
+        last&.check
+        last
+      end
+
+      # Reads the message's results, if they come next.
+      def skip_message
+        return true unless @pending&.stage == :message
+
+        while (result = @driver.call(:get_result))
+          @pending.error = result if Driver.error?(result)
+        end
+        @pending.stage = :statement
+        true
+      end
+
+      # Reads the end of a pipeline whose statement could not be sent.
+      def refused
+        skip_message
+        @pending.failed = true
+        @pending.stage = :sync
+        settle
+      end
+
+      # Reads what the application has left unread, as ruby-pg does before a statement.
+      def settle
+        @kept = nil
+        return unless @pending
+        return forget if @driver.lost?
+
+        while (result = self.next)
+          @driver.call(:discard_results) if Driver.copy?(result)
+          result.clear
+        end
+        @kept = nil
+      end
+
+      # Reads all results of a COPY that has a transaction block around it, and ends that: the server
+      # has all that it needs, whoever reads what came of it.
+      def copied
+        return unless @pending&.commit
+
+        results = []
+        while (result = self.next)
+          results << result
+        end
+        @kept = results << nil
+      end
+
+      # The end of a transaction block around a statement; what came of it, when it failed. What has
+      # failed on the server is rolled back by COMMIT, too.
+      def end_block
+        return unless (pending = @pending)&.commit
+
+        @pending = nil
+        return if @driver.lost?
+
+        @driver.call(:discard_results)
+        @driver.call(:send_query, "commit")
+        failure = nil
+        while (result = @driver.call(:get_result))
+          failure = result if Driver.error?(result)
+        end
+        @sender.ended
+        @sender.ran(pending.statement) unless failure
+        @kept = [nil] if failure
+        failure
+      end
+
+      private
+
+      def plain
+        result = @driver.call(:get_result)
+        @pending.failed ||= Driver.error?(result) if result
+        result || (@pending.commit ? end_block : done)
+      end
+
+      def statement
+        result = @driver.call(:get_result)
+        if result.nil?
+          @pending.stage = :sync
+          return sync
+        end
+        @pending.failed ||= Driver.error?(result)
+        # Of a message that failed, its error is what the statement has to tell.
+        error, @pending.error = @pending.error, nil
+        error || result
+      end
+
+      # A Sync commits, which may fail, too.
+      def sync
+        loop do
+          result = @driver.call(:get_result)
+          return done if result.nil? && @driver.lost?
+          next if result.nil?
+
+          if Driver.sync?(result)
+            @driver.call(:exit_pipeline_mode)
+            return done
+          end
+          @pending.failed = true
+          return result
+        end
+      end
+
+      def done
+        pending, @pending = @pending, nil
+        @sender.sent(pending.due) if pending.due
+        pending.failed ? @sender.failed(pending.statement) : @sender.ran(pending.statement)
+        nil
+      end
+
+      def take_kept
+        result = @kept.shift
+        @kept = nil if @kept.empty?
+        result
+      end
+    end
+  end
+end
