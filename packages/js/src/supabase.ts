@@ -7,7 +7,8 @@
  * ```
  */
 
-import { outgoingHeaders } from "./context/tracing.js";
+import { CONTEXT, outgoingHeaders, REQUEST_LIMIT } from "./context/tracing.js";
+import { encode } from "./context/wire.js";
 
 /**
  * A `fetch` that sends the context of who calls it with each request: `X-Request-ID`,
@@ -23,4 +24,25 @@ export function fetchWithContext(original: typeof fetch = fetch): typeof fetch {
     }
     return original(input, { ...init, headers });
   };
+}
+
+/** What is used of a client of Supabase's. */
+interface Client {
+  rest: { headers: Headers | Record<string, string> };
+}
+
+/**
+ * The context of all that a client of Supabase's does from now on, where it is one request's, as in
+ * an Edge Function. A context of `withContext` is not needed then.
+ *
+ * @param client - what `createClient(…)` gives.
+ * @param values - see `withContext`.
+ * @throws TypeError for what is no client of Supabase's
+ */
+export function setContext(client: object, values: object): void {
+  const { rest } = client as Partial<Client>;
+  if (!rest?.headers) throw new TypeError("setContext takes a client of @supabase/supabase-js");
+  const content = encode(values as Record<string, unknown>, { limit: REQUEST_LIMIT });
+  if (rest.headers instanceof Headers) rest.headers.set(CONTEXT, content);
+  else rest.headers[CONTEXT] = content;
 }

@@ -17,7 +17,7 @@ export const TRACEPARENT = "traceparent";
 export const CONTEXT = "bemi-context";
 
 // Servers take 8 kB for all headers of a request, or for each.
-const REQUEST_LIMIT = 4 << 10;
+export const REQUEST_LIMIT = 4 << 10;
 // What the messages of most queues have room for.
 const JOB_LIMIT = 64 << 10;
 
