@@ -335,7 +335,8 @@ def test_sql_on_request(client: Client, log: Log) -> None:
         session.commit()
     ((first, _, second, _),) = log.seen()
     assert first["SQL"].startswith("insert into todo (task) values (")
-    assert second == {**ANN, "SQL": "update todo set n = 1"}
+    value = "…" if client.values_in_text else "1"
+    assert second == {**ANN, "SQL": f"update todo set n = {value}"}
     assert "secret" not in str(first)
 
 

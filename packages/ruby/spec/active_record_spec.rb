@@ -50,6 +50,16 @@ RSpec.describe Bemi::ActiveRecord do
     expect(database.seen).to eq([[ann, "insert", "insert"]])
   end
 
+  it "records statements up to their first value" do
+    described_class.install(sql: true)
+    ActiveRecord::Base.establish_connection(Database::URL)
+    todo.create!(task: "secret")
+    todo.insert_all([{ task: "secret" }])
+    expect(database.seen.map { |(context, _)| context["SQL"] }).to eq(
+      ['INSERT INTO "todo" ("task") VALUES ($1) RETURNING "id"', 'INSERT INTO "todo" ("task") VALUES (…']
+    )
+  end
+
   it "prepares a statement anew when its table was altered" do
     connection = ActiveRecord::Base.connection
     write = lambda do |task|

@@ -78,6 +78,10 @@ end
 # Requests.
 class TodosController < ApplicationController
   skip_forgery_protection raise: false
+  rescue_from(KeyError) do
+    Todo.create!(task: "rescued")
+    head :ok
+  end
 
   def create
     Todo.find_by(task: "nobody") if params[:n].to_i.odd?
@@ -88,6 +92,10 @@ class TodosController < ApplicationController
   def refuse
     Todo.create!(task: params[:task])
     raise "no"
+  end
+
+  def rescued
+    raise KeyError
   end
 
   def later
@@ -112,7 +120,7 @@ class StreamsController < ApplicationController
 end
 
 Rails.application.routes.draw do
-  %w[create refuse later].each { |name| post "/#{name}", to: "todos##{name}" }
+  %w[create refuse rescued later].each { |name| post "/#{name}", to: "todos##{name}" }
   post "/stream", to: "streams#create"
   mount ->(env) { [200, {}, [Todo.create!(task: "rack").task]] }, at: "/rack"
 end

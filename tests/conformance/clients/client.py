@@ -64,6 +64,8 @@ class Client:
     open_unprepared: Opens | None = None
     """As `open`, without prepared statements of the protocol, which a pooler in transaction mode
     can't have; None where `open` has none."""
+    values_in_text: bool = False
+    """Its library writes values into statements: what `sql` records ends before the first one."""
     options: frozenset[str] = field(default=frozenset(("functions", "check_at_commit", "sql")))
 
     def __str__(self) -> str:

@@ -19,8 +19,7 @@ def _client(name: str, library: str, **about: Any) -> Client:
 
 PG = _client("ruby-pg", "pg")
 
-ACTIVE_RECORD = _client("Active Record", "active_record")
-# It writes values into its statements, so what `sql` records of them is cut before the first one.
-SEQUEL = _client("Sequel", "sequel", options=frozenset(("functions", "check_at_commit")))
+ACTIVE_RECORD = _client("Active Record", "active_record", values_in_text=True)
+SEQUEL = _client("Sequel", "sequel", values_in_text=True)
 
 CLIENTS = (PG, ACTIVE_RECORD, SEQUEL)

@@ -18,7 +18,8 @@ module Bemi
 
       # Connections to PostgreSQL that are made from now on send the context of their transactions;
       # in all pools, those of adapters made of PostgreSQL's among them. `options`: see
-      # `Bemi::Sender`. Called again, they replace the earlier ones.
+      # `Bemi::Sender`. Called again, they replace the earlier ones. Active Record writes some values
+      # into its statements: with `sql:`, they are recorded up to the first one.
       def install(**options)
         Sender.new(**options) # a misspelt one is told here, and not when a connection is made
         @options = options
@@ -37,7 +38,7 @@ module Bemi
       def new_client(...)
         options = Bemi::ActiveRecord.options
         client = super
-        options ? PG.install(client, **options) : client
+        options ? PG.install(client, literal: true, **options) : client
       end
     end
     private_constant :Clients

@@ -20,16 +20,13 @@ module Bemi
     # Requests that reach a controller have its name and action as their `endpoint`, and its
     # `current_user`, where it has one, as their `user_id`.
     module Controller
-      extend ::ActiveSupport::Concern
-
-      included { prepend_around_action :with_bemi_context }
-
       private
 
-      def with_bemi_context(&action)
+      # Around all of an action, what rescues its errors too.
+      def process_action(*)
         # An action that streams runs in a thread of its own.
         Current.replaced_by(bemi_request) do
-          Bemi.with_context(bemi_values, &action)
+          Bemi.with_context(bemi_values) { super }
         end
       end
 

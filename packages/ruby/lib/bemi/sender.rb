@@ -31,7 +31,7 @@ module Bemi
       "select case when pg_catalog.pg_current_xact_id_if_assigned() is not null " \
       "then pg_catalog.pg_logical_emit_message(true, '_bemi', cast($1 as pg_catalog.text)) end"
     # Where values begin in a text that they were put into: a literal, a number, a word.
-    VALUE = /'|"(?:[^"]|"")*"|\$|\b(?:true|false|null)\b|(?<!\w)\d/i.freeze
+    VALUE = /'|"(?:[^"]|"")*"|\$(?!\d)|\b(?:true|false|null)\b|(?<![\w$])\d/i.freeze
     private_constant :VALUE
     # Asked once per connection: a statement that fails would end the application's transaction.
     CHECK =
