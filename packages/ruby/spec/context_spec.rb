@@ -96,13 +96,14 @@ RSpec.describe Bemi do
         fine: Time.utc(2026, 1, 2, 3, 4, 5, 678_901), exact: BigDecimal("1.50"),
         half: Rational(1, 2), set: Set[1, 2], record: record.new(7, "a"), 1 => 2, nil => 3,
         latin: "Zoë".encode("ISO-8859-1"), bytes_of_text: "Zoë".b, nan: Float::NAN,
-        decimal_nan: BigDecimal("-Infinity")
+        decimal_nan: BigDecimal("-Infinity"), far: BigDecimal("1e100000000")
       )
     ).to eq(
       "symbol" => "new", "time" => "2026-01-02T03:04:05Z", "date" => "2026-01-02",
       "fine" => "2026-01-02T03:04:05.678901Z", "exact" => "1.5", "half" => "1/2", "set" => [1, 2],
       "record" => { "id" => 7, "name" => "a" }, "1" => 2, "null" => 3, "latin" => "Zoë",
-      "bytes_of_text" => "Zoë", "nan" => "NaN", "decimal_nan" => "-Infinity"
+      "bytes_of_text" => "Zoë", "nan" => "NaN", "decimal_nan" => "-Infinity",
+      "far" => "0.1e100000001"
     )
   end
 

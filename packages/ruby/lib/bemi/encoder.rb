@@ -53,7 +53,7 @@ module Bemi
       when String, Symbol then text(value.to_s, path)
       when Integer then value.bit_length > MAX_BITS ? name_of(value, path) : value
       when Float then value.finite? ? value : infinite(value)
-      when BigDecimal then value.finite? ? value.to_s("F") : infinite(value)
+      when BigDecimal then value.finite? ? decimal(value) : infinite(value)
       when Rational then value.to_s
       when Time then value.xmlschema(value.nsec.zero? ? 0 : 6)
       when Date then value.iso8601
@@ -138,6 +138,11 @@ module Bemi
       found = SECRET.match(name.downcase.gsub(SEPARATORS, ""))
       # `tokens` may be counted.
       !found.nil? && !(found[:plural] == "s" && COUNTS.any? { |kind| kind === value })
+    end
+
+    # Written out, but where that would be a text of zeros.
+    def decimal(value)
+      value.exponent.abs > MAX_BITS ? value.to_s : value.to_s("F")
     end
 
     # As PostgreSQL spells them, since JSON has no number for them.
