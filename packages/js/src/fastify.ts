@@ -5,7 +5,7 @@
  */
 import type { FastifyInstance, FastifyPluginCallback, FastifyRequest } from "fastify";
 
-import { bind, withContext } from "./context/current.js";
+import { withContext } from "./context/current.js";
 import { pathOf } from "./context/headers.js";
 import { checkOptions, customised, type RequestOptions, valuesOf } from "./context/request.js";
 
@@ -40,7 +40,6 @@ Object.assign(contextPlugin, {
 });
 
 function addHooks(app: FastifyInstance, options: FastifyOptions): void {
-  const again = new WeakMap<FastifyRequest, (done: () => void) => void>();
   app.addHook("onRequest", (request, _reply, done) => {
     const values = valuesOf({
       headers: request.raw,
@@ -49,13 +48,7 @@ function addHooks(app: FastifyInstance, options: FastifyOptions): void {
       users: () => [(request as { user?: unknown }).user],
       trust: options.trust,
     });
-    withContext({ ...values, ...customised(options.context, request) }, () => {
-      again.set(request, bind((next) => next()));
-      done();
-    });
-  });
-  // In between, the body was read, whose events may come from where no request is.
-  app.addHook("preValidation", (request, _reply, done) => {
-    again.get(request)?.(done);
+    // What reads the body, whose events come from where no request is, Fastify itself binds to it.
+    withContext({ ...values, ...customised(options.context, request) }, done);
   });
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { currentContext, jobContext, jobHeaders, outgoingHeaders, withContext } from "bemi";
+import { headerOf } from "#bemi/context/headers.js";
 import { checkOptions, keyOf, valuesOf, type Trust } from "#bemi/context/request.js";
 import { readTraceparent, traceValues } from "#bemi/context/tracing.js";
 import { encode } from "#bemi/context/wire.js";
@@ -121,6 +122,26 @@ for (const [trust, values] of taken) {
     else assert.equal(id, given);
   });
 }
+
+test("headers are found in whichever form a framework has them", () => {
+  const forms = [
+    { headersDistinct: { "x-request-id": ["a", "b"] }, headers: {} },
+    { headers: { "x-request-id": "a" } },
+    { headers: new Headers({ "X-Request-ID": "a" }) },
+    new Map([["x-request-id", "a"]]),
+    { "x-request-id": ["a"] },
+  ];
+  assert.deepEqual(forms.map((form) => headerOf(form, "X-Request-ID")), Array(5).fill("a"));
+  for (const none of [undefined, null, "a", {}, { headers: null }, new Headers()]) {
+    assert.equal(headerOf(none, "X-Request-ID"), undefined);
+  }
+});
+
+test("of several traces none is the right one", () => {
+  assert.equal(headerOf({ headersDistinct: { traceparent: [PARENT, PARENT] } }, "traceparent"), undefined);
+  const both = new Headers([["traceparent", PARENT], ["traceparent", PARENT]]);
+  assert.equal(readTraceparent(headerOf(both, "traceparent")), undefined);
+});
 
 test("the user that the service itself knows wins", () => {
   assert.equal(begun(CALLER, { trust: true, user: "ann" })["user_id"], "ann");

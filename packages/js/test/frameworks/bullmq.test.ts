@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { FlowProducer, Queue, QueueEvents, Worker, type Job } from "bullmq";
 
-import { mergeContext, outgoingHeaders, setContext, withContext } from "bemi";
+import { mergeContext, outgoingHeaders, withContext } from "bemi";
 import { install, withJobContext } from "bemi/bullmq";
 
 import { CALLER, type Seen, work } from "./requests.js";
@@ -12,9 +12,11 @@ import { CALLER, type Seen, work } from "./requests.js";
 const address = process.env["REDIS_URL"];
 const skip = address === undefined && "no REDIS_URL, as in tests/clients/test_javascript.py";
 
-test("jobs have the context of who asked for them", { skip }, async (all) => {
+test("jobs have the context of who asked for them", { skip, timeout: 30_000 }, async (all) => {
   const connection = { url: address ?? "" };
   const queue = install(new Queue("todos", { connection }));
+  const flows = install(new FlowProducer({ connection }));
+  queue.setMaxListeners(0);
   const events = new QueueEvents("todos", { connection });
   await events.waitUntilReady();
   const process = withJobContext(
@@ -29,6 +31,9 @@ test("jobs have the context of who asked for them", { skip }, async (all) => {
   // Made in a context that is none of its jobs'.
   const worker = withContext({ nobody: "theirs" }, () => {
     return new Worker("todos", process, { connection, concurrency: 20 });
+  });
+  all.after(() => {
+    return Promise.all([worker.close(true), events.close(), flows.close(), queue.close()]);
   });
   const done = async (job: Job) => (await job.waitUntilFinished(events)) as Seen;
   const own = { worker: hostname(), queue: "todos" };
@@ -64,7 +69,6 @@ test("jobs have the context of who asked for them", { skip }, async (all) => {
   });
 
   await all.test("the jobs of a flow", async () => {
-    const flows = install(new FlowProducer({ connection }));
     const child = { name: "child", queueName: "todos", data: { id: "1" } };
     const { job, children } = await withContext({ user_id: 42 }, () =>
       flows.add({ name: "parent", queueName: "todos", data: { id: "2" }, children: [child] }),
@@ -72,7 +76,6 @@ test("jobs have the context of who asked for them", { skip }, async (all) => {
     assert.deepEqual(await done(job), { user_id: 42, job: "parent", ...own, step: "2" });
     const seen = await children?.[0]?.job.waitUntilFinished(events);
     assert.deepEqual(seen, { user_id: 42, job: "child", ...own, step: "1" });
-    await flows.close();
   });
 
   await all.test("without a context there is the job's own, and options stay", async () => {
@@ -87,11 +90,6 @@ test("jobs have the context of who asked for them", { skip }, async (all) => {
     const job = await withContext({ trace_id }, () => queue.add("traced", {}));
     assert.match(String((await done(job))["traceparent"]), new RegExp(`^00-${trace_id}-`));
   });
-
-  setContext({});
-  await worker.close();
-  await events.close();
-  await queue.close();
 });
 
 test("what it is not for is refused", () => {
