@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def install(wheel: Path, extras: str, folder: Path, *more: str) -> Path:
         installed = run(*pip, "install", "--quiet", f"{wheel}{extras}", *more, cwd=folder)
         assert installed.returncode == 0, installed.stderr
     return programs
+
+
+def test_all_files_of_the_package_are_in_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    source = ROOT / "src"
+    files = {
+        str(path.relative_to(source))
+        for path in (source / "bemi").rglob("*")
+        if path.is_file() and path.suffix not in (".pyc", ".md") and ".cache" not in path.parts
+    }
+    assert files - names == set()
 
 
 def test_without_extras_it_is_importable_and_says_how_to_get_the_commands(

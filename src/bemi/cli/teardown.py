@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from bemi.cli.options import SettingsFlags
 from bemi.config import Settings
+from bemi.errors import UsageError
 
 if TYPE_CHECKING:
     from bemi.capture.teardown import TeardownResult
@@ -17,6 +18,7 @@ Switch = Annotated[bool, Parameter(negative=())]
 def command(
     *,
     history: Switch = False,
+    legacy_triggers: Switch = False,
     yes: Switch = False,
     connection: SettingsFlags = SettingsFlags(),  # noqa: B008 - frozen
     json: bool = False,
@@ -30,12 +32,22 @@ def command(
     ----------
     history
         Drop the destination's schema with the whole history, too.
+    legacy_triggers
+        Remove what Bemi's earlier packages left on the source instead, and nothing else: their
+        triggers and functions. They are listed first; without a terminal, only with --yes.
     yes
         Do not ask.
     json
-        Print one JSON value: what was done, SQL that sets back replica identities, notes.
+        Print one JSON value: what was done, SQL that sets back replica identities, notes. With
+        --legacy-triggers what was found, and whether it was removed.
     """
     settings = connection.settings()
+    if legacy_triggers:
+        from bemi.cli import legacy
+
+        if history:
+            raise UsageError("--legacy-triggers removes nothing else: leave out --history")
+        return legacy.remove(settings, yes=yes, json=json)
 
     from bemi.capture import teardown
     from bemi.cli import output
