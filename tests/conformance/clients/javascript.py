@@ -23,5 +23,12 @@ KYSELY = _client("Kysely", "kysely", copies=False)
 DRIZZLE = _client("Drizzle", "drizzle", copies=False)
 SEQUELIZE = _client("Sequelize", "sequelize", copies=False)
 TYPEORM = _client("TypeORM", "typeorm", copies=False)
+MIKRO_ORM = _client(
+    "MikroORM",
+    "mikro-orm",
+    copies=False,
+    # Its statements have the values of their parameters in their text.
+    options=frozenset(("functions", "check_at_commit")),
+)
 
-CLIENTS = (PG, KNEX, KYSELY, DRIZZLE, SEQUELIZE, TYPEORM)
+CLIENTS = (PG, KNEX, KYSELY, DRIZZLE, SEQUELIZE, TYPEORM, MIKRO_ORM)
