@@ -221,6 +221,31 @@ RSpec.describe Bemi::PG do
     expect(database.attributed).to eq([[ann, "a"], [ann, "b"], [ann, "c"], [ann, "d"]])
   end
 
+  it "keeps nobody waiting who asks first whether a result is there" do
+    connection.exec("select 1")
+    connection.send_query("insert into todo (task) select 'a' from pg_sleep(0.3)")
+    waited = 0.0
+    results = []
+    Timeout.timeout(20) do
+      loop do
+        connection.socket_io.wait_readable
+        connection.consume_input
+        next if connection.is_busy
+
+        began = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+        result = connection.get_result
+        waited = [waited, Process.clock_gettime(Process::CLOCK_MONOTONIC) - began].max
+        break unless result
+
+        results << result.cmd_status
+        break unless connection.get_result
+      end
+    end
+    expect(results).to eq(["INSERT 0 1"])
+    expect(waited).to be < 0.25
+    expect(database.seen).to eq([[ann, "insert"]])
+  end
+
   it "follows what is sent and read later" do
     connection.send_query("begin")
     drained

@@ -142,7 +142,7 @@ module Bemi
 
     # Written out, but where that would be a text of zeros.
     def decimal(value)
-      value.exponent.abs > MAX_BITS ? value.to_s : value.to_s("F")
+      value.to_s(value.exponent.abs > MAX_BITS ? "E" : "F")
     end
 
     # As PostgreSQL spells them, since JSON has no number for them.

@@ -27,7 +27,7 @@ module Bemi
       def call(env)
         values = Current.made_of(values_of(env), {})
         env[ENVIRONMENT] = values
-        Current.replaced_by(values) do
+        Bemi.with_context(values) do
           status, headers, body = @app.call(env)
           # What a streamed body writes, it writes later.
           body = Body.new(body, Current.peek) unless body.is_a?(Array)

@@ -122,6 +122,10 @@ module Bemi
         @results.skip_message
       end
 
+      def busy?
+        @results.busy? { @driver.inside { yield } }
+      end
+
       # Around the end of rows that are sent.
       def copied
         result = @driver.inside { yield }

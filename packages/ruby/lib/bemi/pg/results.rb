@@ -70,6 +70,17 @@ module Bemi
         true
       end
 
+      # Whether a result is still on its way, which `yield` knows of ruby-pg. The message's are read
+      # when they are here, so that who asks never waits for the statement's.
+      def busy?
+        until (busy = yield) || @pending&.stage != :message
+          result = @driver.call(:get_result)
+          @pending.error = result if result && Driver.error?(result)
+          @pending.stage = :statement unless result
+        end
+        busy
+      end
+
       # Reads the end of a pipeline whose statement could not be sent.
       def refused
         skip_message

@@ -106,6 +106,10 @@ module Bemi
         RUBY
       end
 
+      def is_busy
+        @bemi.inside? ? super : @bemi.busy? { super }
+      end
+
       %w[set_single_row_mode set_chunked_rows_mode].each do |name|
         next unless ::PG::Connection.method_defined?(name)
 
