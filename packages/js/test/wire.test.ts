@@ -89,6 +89,24 @@ test("what contains itself ends", () => {
   });
 });
 
+test("what goes on for ever by its own account ends", () => {
+  class Endless extends Map<string, unknown> {
+    override *[Symbol.iterator](): MapIterator<[string, unknown]> {
+      for (;;) yield ["a", 1];
+    }
+  }
+  const holes: unknown[] = [];
+  holes.length = 2 ** 32 - 1;
+  const content = encode({ user_id: 7, endless: new Endless([["b", 2]]), holes });
+  const read = JSON.parse(content) as Values;
+  assert.deepEqual({ ...read, holes: null }, {
+    user_id: 7,
+    endless: { b: 2 },
+    holes: null,
+    _bemi: { truncated: ["holes"] },
+  });
+});
+
 const cut: [string, () => Values, string[]][] = [
   ["a text", () => ({ body: "x".repeat(1_500_000) }), ["body"]],
   ["escapes", () => ({ body: "é\u0001".repeat(200_000) }), ["body"]],

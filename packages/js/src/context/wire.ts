@@ -143,9 +143,10 @@ class Encoder {
     }
     if (typeof value !== "object") return this.#nameOf(value, path);
     if (Array.isArray(value)) return this.#list(value, path, depth);
-    if (types.isMap(value)) return this.#mapping(value, path, depth);
-    if (types.isSet(value)) return this.#list([...value], path, depth);
-    if (types.isDate(value)) return value.toISOString();
+    // By their own methods: those of a subclass may go on for ever.
+    if (types.isMap(value)) return this.#mapping(Map.prototype.entries.call(value), path, depth);
+    if (types.isSet(value)) return this.#list([...Set.prototype.values.call(value)], path, depth);
+    if (types.isDate(value)) return Date.prototype.toISOString.call(value);
     if (types.isAnyArrayBuffer(value) || ArrayBuffer.isView(value)) {
       return this.#nameOf(value, path);
     }
@@ -157,8 +158,13 @@ class Encoder {
   }
 
   #list(items: readonly unknown[], path: Path, depth: number): Json[] {
-    // Not `map`, which leaves out what was never set.
-    return Array.from(items, (item, index) => this.value(item, { above: path, name: index }, depth + 1));
+    const encoded: Json[] = [];
+    // Of one with holes the length says nothing of what there is; more don't fit anyhow.
+    const length = Math.min(items.length, LIMIT);
+    for (let index = 0; index < length; index += 1) {
+      encoded.push(this.value(items[index], { above: path, name: index }, depth + 1));
+    }
+    return encoded;
   }
 
   #mapping(members: Iterable<[unknown, unknown]>, path: Path, depth: number): JsonObject {
