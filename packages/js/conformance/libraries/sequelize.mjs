@@ -27,11 +27,10 @@ export class Library extends Database {
     const transaction = on === this.database ? undefined : on;
     const text = numbered(statement, parameters.length);
     const bind = parameters.length ? { bind: parameters } : {};
-    const [, result] = await this.database.query(text, {
-      transaction,
-      type: QueryTypes.RAW,
-      ...bind,
-    });
+    const options = { transaction, type: QueryTypes.RAW, ...bind };
+    const [rows, result] = await this.database.query(text, options);
+    // Of an INSERT it tells only how many there were.
+    if (typeof result === "number") return { rows: rows.map(Object.values), count: result };
     return { rows: lists(result), count: result.rowCount };
   }
 

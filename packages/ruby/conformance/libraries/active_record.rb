@@ -7,7 +7,7 @@ module Library
   def self.open(address, plain, options)
     plain ? Bemi::ActiveRecord.uninstall : Bemi::ActiveRecord.install(**options)
     ::ActiveRecord::Base.establish_connection(
-      adapter: "postgresql", host: address["host"], port: address["port"], pool: 5,
+      adapter: "postgresql", host: address["host"], port: address["port"], pool: 5, checkout_timeout: 60,
       username: address["user"], password: address["password"], database: address["dbname"]
     )
     ::ActiveRecord::Base.connection.execute("set client_min_messages = error")

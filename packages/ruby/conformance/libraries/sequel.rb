@@ -7,6 +7,7 @@ module Library
   def self.open(address, plain, options)
     database = ::Sequel.connect(
       adapter: "postgres", host: address["host"], port: address["port"], max_connections: 5,
+      pool_timeout: 60,
       user: address["user"], password: address["password"], database: address["dbname"],
       client_min_messages: "error"
     )
