@@ -36,6 +36,9 @@ export function install<Target extends { $client: object }>(
   return database;
 }
 
+/** `install` under its name in Bemi's earlier package. */
+export const withBemi = install;
+
 /** The view `changes` in a schema of the destination; integers of eight bytes are bigints. */
 export function changesIn(schema: string) {
   return pgSchema(schema)
