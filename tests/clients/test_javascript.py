@@ -17,6 +17,9 @@ from tests.support.redis_server import redis_server
 
 COUNT = 2000
 
+# The first one may be the one that installs and builds all.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def package() -> Path:

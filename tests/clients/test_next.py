@@ -2,12 +2,15 @@
 
 import shutil
 
+import pytest
+
 from tests.support import javascript
 
 ENVIRONMENT = {"NEXT_TELEMETRY_DISABLED": "1"}
 APPLICATION = javascript.PACKAGE / "test" / "next"
 
 
+@pytest.mark.timeout(300)  # the first time, a third of a gigabyte is installed
 def test_requests_of_a_real_application_keep_their_contexts_apart() -> None:
     """What Next.js makes of the application, and of this package, which it bundles."""
     package = javascript.built()

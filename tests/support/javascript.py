@@ -104,3 +104,8 @@ def _once(stamp: Path, made_of: Iterable[Path], command: list[str], cwd: Path) -
         return
     run(command, cwd=cwd)
     stamp.write_text(digest.hexdigest())
+
+
+if __name__ == "__main__":
+    # Ahead of the tests, the first of which would have to wait for it.
+    built()
