@@ -56,3 +56,19 @@ def test_the_corners(log: Log) -> None:
     for context, task in attributed:
         assert task in context["user_id"] or task in ("by hand", "queued"), (context, task)
     assert {task for _, task in attributed} >= {"by hand", "queued", "pipeline", "cursor"}
+
+
+def test_all_is_as_ever(log: Log) -> None:
+    package = javascript.built()
+    played = ["node", "--no-deprecation", "conformance/pg-as-ever.mjs"]
+    said = json.loads(javascript.run(played, cwd=package, env={**os.environ, "URL": log.url}))
+    for name, (plain, installed) in said.items():
+        assert installed == plain, name
+        assert "hangs" not in str(plain), name
+
+
+def test_who_calls_back(log: Log) -> None:
+    """sockets of clients are in no context, and callbacks in that of who has asked"""
+    package = javascript.built()
+    said = javascript.run(["node", "conformance/pg-scopes.mjs"], cwd=package, env={"URL": log.url})
+    assert json.loads(said) == {"notification": {}, "callbacks": ["caller", "caller", "caller"]}

@@ -15,13 +15,15 @@ import {
   isPool,
   isSubmittable,
   type Pool,
+  type Query,
   type QueryClass,
   type Submittable,
   textOf,
 } from "./internal/pg/library.js";
 import {
   type Asked,
-  type Finish,
+  isLost,
+  postpone,
   type Queries,
   queriesOf,
   Session,
@@ -87,14 +89,21 @@ function attached(client: Client, sender: Sender, byItself: boolean): Installed 
   return found;
 }
 
+/** What runs in its turn, and says when the next one may, and whether the connection was lost. */
+type Job = (ended: (lost?: unknown) => void, lost: unknown) => void;
+
+/** As long as a timer can be. */
+const NEVER = 2 ** 31 - 1;
+
 /** One client. */
 class Installed {
   private readonly original: Client["query"];
   private readonly queries: Queries;
+  private readonly named = new Map<string, string>();
   private session: Session;
   private replaced = false;
   /** Calls that have to wait: what goes before, or behind, another one has its answer first. */
-  private held: (() => Promise<void>)[] | undefined;
+  private held: Job[] | undefined;
 
   constructor(
     private readonly client: Client,
@@ -109,8 +118,14 @@ class Installed {
   replace(sender: Sender): void {
     if (this.replaced) return;
     this.replaced = true;
-    this.session = new Session(this.client, sender);
-    this.client.query = (...given) => this.query(given.map(bound));
+    const { client } = this;
+    this.session = new Session(client, sender);
+    client.query = (...given) => this.query(given.map(bound));
+    const connect = client.connect.bind(client);
+    client.connect = (callback) => {
+      const called = callback && bind(callback);
+      return outside(() => connect(called));
+    };
   }
 
   emit(): Promise<void> {
@@ -118,128 +133,173 @@ class Installed {
     const context = settle(peek());
     return new Promise((resolve, reject) => {
       const told = (error?: unknown) => (error ? reject(error) : resolve());
-      this.inOrder(async () => {
-        if (session.unasked) await this.check();
-        this.original(new queries.Now(session, context, told));
+      this.inOrder((ended) => {
+        this.check(undefined, (error) => {
+          if (isLost(error)) told(error);
+          else this.original(new queries.Now(session, context, told));
+          ended(error);
+        });
       });
     });
   }
 
   private query(given: unknown[]): unknown {
-    const { session } = this;
+    const { client, session, queries } = this;
     const [config] = given;
-    const text = textOf(config, this.client);
-    if (text === undefined) return this.original(...given); // which says what is wrong
-    const statement = session.sender.statement(text);
-    if (!statement.writes && statement.controls.length === 0 && !statement.roles) {
-      if (isSubmittable(config)) watch(config, session);
-      const go = () => this.original(...given);
-      return this.held ? this.later(given, go) : go();
+    if (config === null || config === undefined) return this.original(...given); // says so
+    const asked = this.asked(textOf(config, client, this.named));
+    if (isSubmittable(config)) return this.runOther(config, given, asked);
+    if (asked) {
+      const query = new queries.Carrying(session, asked, given);
+      // In pipeline mode nothing is known when it would have to be.
+      const alone = query.alone && !client.pipeline;
+      return this.answer(query, asked, alone, alone || session.unasked);
     }
-    const asked = { statement, text, context: session.sender.capture(statement) };
-    return isSubmittable(config) ? this.runOther(config, given, asked) : this.runOwn(given, asked);
+    const { callback } = config as { callback?: unknown };
+    if (!this.held && typeof callback !== "function") return this.original(...given);
+    return this.answer(new queries.Plain(given));
   }
 
-  /** A query that `pg` makes itself. */
-  private runOwn(given: unknown[], asked: Asked): unknown {
-    const { session, queries } = this;
-    const go = (finish?: Finish) =>
-      this.answer(new queries.Carrying(session, asked, finish, given));
-    // In pipeline mode nothing is known when it would have to be.
-    const alone = asked.statement.several && !this.client.pipeline;
-    return this.held || session.unasked || alone ? this.later(given, go, asked, alone) : go();
+  /** Of a statement that needs to be looked after. */
+  private asked(text: string | undefined): Asked | undefined {
+    const { sender } = this.session;
+    const statement = text === undefined ? undefined : sender.statement(text);
+    if (!text || !statement) return undefined;
+    if (!statement.writes && statement.controls.length === 0 && !statement.roles) return undefined;
+    return { statement, text, context: sender.capture(statement) };
   }
 
-  /** One that others have made for `pg`. */
-  private runOther(query: Submittable, given: unknown[], asked: Asked): unknown {
-    let finish: Finish | undefined;
-    watch(query, this.session, asked, () => finish);
-    const go = (found?: Finish) => {
-      finish = found;
-      return this.original(...given);
-    };
-    return this.client.pipeline ? go() : this.later(given, go, asked, true);
-  }
-
-  /** Runs a query in its turn, and what has to go before and behind it. */
-  private later(
-    given: unknown[],
-    go: (finish?: Finish) => unknown,
-    asked?: Asked,
-    alone = false,
-  ): unknown {
-    let settled: (answer: unknown) => void = () => undefined;
-    const result = isSubmittable(given[0])
-      ? given[0]
-      : hasCallback(given)
-        ? undefined
-        : new Promise((resolve) => {
-            settled = resolve;
-          });
-    this.inOrder(async () => {
-      if (asked && this.session.unasked) await this.check(asked);
-      const began = asked && alone && (await this.before(asked));
-      if (!began) return settled(go());
-      await new Promise<void>((ended) => {
-        const finish: Finish = (told) => {
-          const committed: Told = (error) => {
-            told(error);
-            ended();
-          };
-          this.original(new this.queries.Commit(committed));
-        };
-        settled(go(finish));
-      });
-    });
-    return result;
-  }
-
-  private inOrder(job: () => Promise<void>): void {
-    if (this.held) {
-      this.held.push(job);
-      return;
-    }
-    const held = (this.held = [job]);
-    void (async () => {
-      for (let next = held.shift(); next; next = held.shift()) await next();
-      this.held = undefined;
-    })();
-  }
-
-  private check(asked?: Asked): Promise<void> {
-    const { Check } = this.queries;
-    return new Promise((told) => void this.original(new Check(this.session, asked, told)));
-  }
-
-  private before(asked: Asked): Promise<boolean> {
-    const { Before } = this.queries;
-    return new Promise((told) => void this.original(new Before(this.session, asked, told)));
-  }
-
-  /** Runs a query, and answers as `client.query` itself does. */
-  private answer(query: { callback?: Callback | undefined }): unknown {
-    if (query.callback) {
-      this.original(query);
-      return undefined;
-    }
-    const answer = new Promise((resolve, reject) => {
-      query.callback = (error, result) => (error ? reject(error) : resolve(result));
-    });
-    this.original(query);
-    return answer.catch((error: unknown) => {
+  /** Runs a query of `pg`'s own, and answers as `client.query` itself does. */
+  private answer(query: Query, asked?: Asked, alone = false, waits = false): unknown {
+    const answer = query.callback
+      ? undefined
+      : new Promise((resolve, reject) => {
+          query.callback = (error, result) => (error ? reject(error) : resolve(result));
+        });
+    if (this.held || waits) this.later(query, asked, alone);
+    else this.original(query);
+    return answer?.catch((error: unknown) => {
       // As `pg` does: the trace leads to who has asked.
       if (error instanceof Error) Error.captureStackTrace(error);
       throw error;
     });
   }
-}
 
-function hasCallback(given: unknown[]): boolean {
-  const [config] = given as [{ callback?: unknown } | string];
-  return (
-    given.some((each) => typeof each === "function") ||
-    (typeof config === "object" && typeof config.callback === "function")
-  );
+  /** Runs one that others have made for `pg`. */
+  private runOther(query: Submittable, given: unknown[], asked: Asked | undefined): unknown {
+    watch(query, this.session, asked);
+    if (this.client.pipeline || !(this.held || asked)) return this.original(...given);
+    const callback = given.slice(1).find((each) => typeof each === "function");
+    if (callback && !query.callback) query.callback = callback as Callback;
+    postpone(query);
+    this.later(query, asked, true);
+    return query;
+  }
+
+  /** Runs a query in its turn, and what has to go before and behind it. */
+  private later(query: Submittable, asked: Asked | undefined, alone: boolean): void {
+    const { client, original } = this;
+    const timeout = query.query_timeout || client.connectionParameters?.query_timeout;
+    const asks = performance.now();
+    let over = false;
+    const fail = (error: unknown) => {
+      over = true;
+      clearTimeout(timer);
+      process.nextTick(() => query.handleError(error, client.connection));
+    };
+    // As `pg` does for those that wait in its own queue.
+    const expire = () => {
+      const error = new Error("Query read timeout");
+      fail(error);
+      const { callback } = query;
+      query.callback = () => undefined;
+      callback?.(error);
+    };
+    const timer = timeout ? setTimeout(expire, timeout) : undefined;
+    const run = () => {
+      if (over) return;
+      clearTimeout(timer);
+      if (timeout) query.query_timeout = Math.max(1, timeout - (performance.now() - asks));
+      original(query);
+    };
+
+    this.inOrder((ended, lost) => {
+      const failed = (error: unknown) => {
+        if (!over) fail(error);
+        ended(error);
+      };
+      if (lost) return failed(lost);
+      this.check(asked, (unanswered) => {
+        // Any other failure is the statement's, too, which says why.
+        if (isLost(unanswered)) return failed(unanswered);
+        this.before(alone ? asked : undefined, (began, refused) => {
+          if (refused && !began) return failed(refused);
+          if (refused) return this.commit(() => failed(refused));
+          if (began && over) return this.commit(ended);
+          if (began && asked) {
+            asked.finish = (told) => {
+              this.commit((error) => {
+                try {
+                  told(error);
+                } finally {
+                  ended(error);
+                }
+              });
+            };
+          }
+          run();
+          if (!began) ended();
+        });
+      });
+    });
+  }
+
+  private inOrder(job: Job): void {
+    if (this.held) {
+      this.held.push(job);
+      return;
+    }
+    this.held = [job];
+    this.goOn(undefined);
+  }
+
+  /** At once, so that the queue of `pg` is not empty in between: that would be told as `drain`. */
+  private goOn(lost: unknown): void {
+    const { held = [] } = this;
+    for (let job = held.shift(); job; job = held.shift()) {
+      const turn = { ended: false, left: false };
+      job((error) => {
+        if (isLost(error)) lost = error;
+        turn.ended = true;
+        if (turn.left) this.goOn(lost);
+      }, lost);
+      turn.left = true;
+      if (!turn.ended) return;
+    }
+    this.held = undefined;
+  }
+
+  private check(asked: Asked | undefined, told: Told): void {
+    const { session, queries } = this;
+    if (session.unasked) this.ask(new queries.Check(session, asked, told));
+    else told();
+  }
+
+  private before(asked: Asked | undefined, told: (began: boolean, error?: unknown) => void): void {
+    const { session, queries } = this;
+    if (asked) this.ask(new queries.Before(session, asked, told));
+    else told(false);
+  }
+
+  private commit(told: Told): void {
+    this.ask(new this.queries.Commit(told));
+  }
+
+  /** Something of our own, which is not to be given up in the middle of it. */
+  private ask(query: Query): void {
+    if (this.client.connectionParameters?.query_timeout) query.query_timeout = NEVER;
+    this.original(query);
+  }
 }
 
 /** A callback is called by the socket, which is in nobody's context. */

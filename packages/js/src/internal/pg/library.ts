@@ -5,6 +5,7 @@ export interface Connection {
   parse(message: { text: string }): void;
   bind(message: { values: readonly unknown[] }): void;
   execute(message: object): void;
+  sync(): void;
   prependListener(
     event: "readyForQuery",
     listener: (message?: { status?: string }) => void,
@@ -28,6 +29,7 @@ export interface QueryConfig {
 /** What `client.query` runs: its own queries, and those that others make, as cursors. */
 export interface Submittable {
   callback?: Callback | undefined;
+  query_timeout?: number | undefined;
   /** An error that is returned says that nothing was sent. */
   submit(connection: Connection): Error | null | undefined;
   handleError(error: unknown, connection: Connection): unknown;
@@ -41,17 +43,20 @@ export interface Query extends Submittable {
   // An accessor, since a property could not become one.
   get name(): string | undefined;
   set name(name: string | undefined);
-  query_timeout?: number | undefined;
+  binary?: boolean | undefined;
   requiresPreparation(): boolean;
   prepare(connection: Connection): void;
   handleDataRow(message: unknown): unknown;
   handleCommandComplete(message: unknown, connection: Connection): unknown;
+  handleCopyInResponse(connection: Connection): unknown;
 }
 
 export type QueryClass = new (config: unknown, values?: unknown, callback?: unknown) => Query;
 
 export interface Client {
   query(...given: unknown[]): unknown;
+  connect(callback?: (...given: unknown[]) => void): unknown;
+  readonly connectionParameters?: { readonly query_timeout?: number | false };
   readonly connection: Connection;
   readonly constructor: { readonly Query: QueryClass };
   readonly pipeline?: boolean;
@@ -80,12 +85,22 @@ export function isSubmittable(config: unknown): config is Submittable {
   return typeof (config as Submittable | null)?.submit === "function";
 }
 
-/** The text that a call of `client.query` runs; undefined for what `pg` refuses. */
-export function textOf(config: unknown, { connection }: Client): string | undefined {
+/**
+ * The text that a call of `client.query` runs; undefined for what `pg` refuses. `named`: the texts
+ * of its statements by their names, since one may be asked for again before it was prepared.
+ */
+export function textOf(
+  config: unknown,
+  { connection }: Client,
+  named: Map<string, string>,
+): string | undefined {
   if (typeof config === "string") return config;
   if (config === null || typeof config !== "object") return undefined;
   const { text, name, cursor } = config as QueryConfig & { cursor?: QueryConfig };
-  if (typeof text === "string") return text;
+  if (typeof text === "string") {
+    if (name && connection.parsedStatements[name] === undefined) named.set(name, text);
+    return text;
+  }
   if (typeof cursor?.text === "string") return cursor.text; // pg-query-stream
-  return name === undefined ? undefined : connection.parsedStatements[name];
+  return name === undefined ? undefined : (connection.parsedStatements[name] ?? named.get(name));
 }

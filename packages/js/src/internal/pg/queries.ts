@@ -14,6 +14,8 @@ export interface Asked {
   readonly statement: Statement;
   readonly text: string;
   readonly context: Values;
+  /** What ends the transaction around it, where there is one; known when its turn has come. */
+  finish?: Finish;
 }
 
 /** `pg` sends nothing for a query that returns an error instead. */
@@ -77,24 +79,51 @@ function message(due: Due): { text: string; values: [string] } {
 
 /** Classes of queries, each on top of the one that a client makes itself. */
 export interface Queries {
-  readonly Carrying: new (
+  readonly Plain: new (given: readonly unknown[]) => Query;
+  readonly Carrying: new (session: Session, asked: Asked, given: readonly unknown[]) => Carrier;
+  readonly Check: new (session: Session, asked: Asked | undefined, told: Told) => Query;
+  readonly Before: new (
     session: Session,
     asked: Asked,
-    finish: Finish | undefined,
-    given: readonly unknown[],
+    told: (began: boolean, error?: unknown) => void,
   ) => Query;
-  readonly Check: new (session: Session, asked: Asked | undefined, told: () => void) => Query;
-  readonly Before: new (session: Session, asked: Asked, told: (began: boolean) => void) => Query;
   readonly Commit: new (told: Told) => Query;
   readonly Now: new (session: Session, current: Values, told: Told) => Query;
 }
 
+/** A query that carries a message with it; `alone`: one that can't, so that it goes before. */
+export interface Carrier extends Query {
+  readonly alone: boolean;
+}
+
+// Without values, what it stands for is missing; each protocol says so in other words.
+const PARAMETER = /\$\d/;
+
+/** What `client.query` itself does with a call, when it is called and not later. */
+function adopt(query: Query, [config]: readonly unknown[]): void {
+  const { query_timeout } = config as QueryConfig;
+  if (query_timeout) query.query_timeout = query_timeout;
+  const { callback } = query;
+  if (!callback) return;
+  if (typeof callback !== "function") throw new TypeError("callback is not a function");
+  query.callback = bind(callback);
+}
+
 export function queriesOf(Query: QueryClass): Queries {
+  /** The application's query, when nothing goes with it. */
+  class Plain extends Query {
+    constructor(given: readonly unknown[]) {
+      super(...(given as [unknown]));
+      adopt(this, given);
+    }
+  }
+
   /**
    * The application's query, which carries the message with it where one is due: in one round trip,
    * by the extended protocol. There all before one Sync is one transaction where none is open.
    */
-  class Carrying extends Query {
+  class Carrying extends Plain implements Carrier {
+    readonly alone: boolean;
     private due: Due | undefined;
     private told = false;
     /** While what arrives belongs to the message. */
@@ -104,13 +133,13 @@ export function queriesOf(Query: QueryClass): Queries {
     constructor(
       private readonly session: Session,
       private readonly asked: Asked,
-      private readonly finish: Finish | undefined,
       given: readonly unknown[],
     ) {
-      super(...(given as [unknown]));
+      super(given);
+      this.alone =
+        asked.statement.several ||
+        (!session.client.pipeline && !super.requiresPreparation() && PARAMETER.test(asked.text));
       session.begins(asked);
-      const [config] = given as [QueryConfig];
-      if (config.query_timeout) this.query_timeout = config.query_timeout;
     }
 
     // `pg` takes the message's ParseComplete for that of the statement.
@@ -124,8 +153,7 @@ export function queriesOf(Query: QueryClass): Queries {
 
     override submit(connection: Connection): Error | null | undefined {
       const { session, asked } = this;
-      // One that is several statements can't carry anything: what is due came before it.
-      if (!asked.statement.several && session.sender.allowed) this.due = session.due(asked);
+      if (!this.alone && session.sender.allowed) this.due = session.due(asked);
       return super.submit(connection);
     }
 
@@ -139,6 +167,8 @@ export function queriesOf(Query: QueryClass): Queries {
         connection.parse(sending);
         connection.bind(sending);
         connection.execute({});
+        // Values of other types come in binary form.
+        if (!super.requiresPreparation()) this.binary = false;
       }
       super.prepare(connection);
       this.hidden = this.due !== undefined;
@@ -155,12 +185,17 @@ export function queriesOf(Query: QueryClass): Queries {
       return undefined;
     }
 
+    override handleCopyInResponse(connection: Connection): unknown {
+      const result = super.handleCopyInResponse(connection);
+      // The server has passed over the one that came while it waited for rows.
+      if (this.due) connection.sync();
+      return result;
+    }
+
     override handleError(error: unknown, connection: Connection): unknown {
-      if (this.hidden) {
-        this.hidden = false;
-        // The statement was not parsed: all up to the Sync was passed over.
-        if (this.ownName) delete connection.submittedNamedStatements?.[this.ownName];
-      }
+      // The statement was not parsed: all up to the Sync was passed over. After a `query_timeout`
+      // the answers are still to come.
+      if (this.hidden && this.ownName) delete connection.submittedNamedStatements?.[this.ownName];
       return this.end(true, () => super.handleError(error, connection), connection);
     }
 
@@ -169,7 +204,8 @@ export function queriesOf(Query: QueryClass): Queries {
     }
 
     private end(failed: boolean, tell: () => unknown, connection: Connection): unknown {
-      const { session, asked, finish, told } = this;
+      const { session, asked, told } = this;
+      const { finish } = asked;
       this.told = true;
       if (!told) session.ended(asked, failed);
       if (told || !finish) return tell();
@@ -186,12 +222,11 @@ export function queriesOf(Query: QueryClass): Queries {
     constructor(
       private readonly session: Session,
       private readonly asked: Asked | undefined,
-      told: () => void,
+      told: Told,
     ) {
       super({ text: CHECK, rowMode: "array" }, (error: unknown, result: { rows: Checked[] }) => {
-        // Where it fails, so will the statement, which says why.
         if (!error) session.sender.checked(result.rows[0]);
-        told();
+        told(error);
       });
     }
 
@@ -213,12 +248,12 @@ export function queriesOf(Query: QueryClass): Queries {
     constructor(
       private readonly session: Session,
       private readonly asked: Asked,
-      told: (began: boolean) => void,
+      told: (began: boolean, error?: unknown) => void,
     ) {
       super({ text: "" }, (error: unknown) => {
         const { due } = this;
         if (!error && due) session.sender.sent(due);
-        told(due?.wrap ?? false);
+        told(due?.wrap ?? false, error === SKIPPED ? undefined : error);
       });
     }
 
@@ -268,13 +303,20 @@ export function queriesOf(Query: QueryClass): Queries {
     }
   }
 
-  return { Carrying, Check, Before, Commit, Now };
+  return { Plain, Carrying, Check, Before, Commit, Now };
 }
 
 export type Told = (error?: unknown) => void;
 
 /** Ends the transaction around a statement; who has asked hears of the statement after that. */
 export type Finish = (told: Told) => void;
+
+/** Whether an error of a query says that there is no connection any more. */
+export function isLost(error: unknown): boolean {
+  if (!error || error === SKIPPED) return false;
+  const { severity, code } = error as { severity?: string; code?: string };
+  return severity === undefined || /^57P0[1-5]$/.test(code ?? "");
+}
 
 /** What goes together with BEGIN can have no parameters. Digits can't be anything but data. */
 function inDigits(due: Due): string {
@@ -284,15 +326,9 @@ function inDigits(due: Due): string {
 
 /**
  * Watches what others have made for `pg`, and has it told of things in the context of who has
- * asked. `asked`: where it may write. `finish`: what ends the transaction around it, if there is
- * one, which is known when it runs.
+ * asked. `asked`: where it may write.
  */
-export function watch(
-  query: Submittable,
-  session: Session,
-  asked?: Asked,
-  finish: () => Finish | undefined = () => undefined,
-): void {
+export function watch(query: Submittable, session: Session, asked?: Asked): void {
   const handlers = query as unknown as Record<string, unknown>;
   const inScope = bind((handler: Handler, given: unknown[]) => handler.apply(query, given));
   for (const name of HANDLERS) {
@@ -306,19 +342,47 @@ export function watch(
   let told = false;
   query.handleError = (error, connection) => {
     if (!told) session.ended(asked, true);
-    if (!told) finish()?.(() => undefined);
+    if (!told) asked.finish?.(() => undefined);
     told = true;
     return handleError.call(query, error, connection);
   };
   query.handleReadyForQuery = (connection) => {
     if (!told) session.ended(asked, false);
     const ready = () => handleReadyForQuery.call(query, connection);
-    const end = told ? undefined : finish();
+    const end = told ? undefined : asked.finish;
     told = true;
     if (!end) return ready();
     end((error) => (error ? handleError.call(query, error, connection) : ready()));
     return undefined;
   };
+}
+
+/**
+ * A cursor that is closed before it was submitted takes itself for done, and would never end once
+ * it is submitted. One that waits here is asked right behind that instead.
+ */
+export function postpone(query: Submittable): void {
+  const { cursor = query } = query as { cursor?: object };
+  const methods = cursor as Record<string, unknown>;
+  const { read, close } = methods;
+  if (typeof read !== "function" || typeof close !== "function" || "pipe" in cursor) return;
+  const asked: (() => void)[] = [];
+  const later = (method: Handler) => (...given: unknown[]) => {
+    const ask = () => method.apply(cursor, given);
+    if (typeof given.at(-1) === "function") return void asked.push(ask);
+    return new Promise((resolve, reject) => {
+      asked.push(() => void (ask() as Promise<unknown>).then(resolve, reject));
+    });
+  };
+  Object.assign(methods, { read: later(read as Handler), close: later(close as Handler) });
+  const { submit, handleError } = query;
+  const behind = <Result>(result: Result): Result => {
+    Object.assign(methods, { read, close });
+    for (const ask of asked.splice(0)) ask();
+    return result;
+  };
+  query.submit = (connection) => behind(submit.call(query, connection));
+  query.handleError = (error, connection) => behind(handleError.call(query, error, connection));
 }
 
 type Handler = (...given: unknown[]) => unknown;
