@@ -25,16 +25,6 @@ def ruby() -> str:
 
 
 @functools.cache
-def there() -> bool:
-    """Whether there is all of it; where all has to be there, what is missing will be told."""
-    try:
-        ruby()
-    except (pytest.skip.Exception, pytest.fail.Exception):
-        return bool(os.environ.get("BEMI_REQUIRE_ALL"))
-    return True
-
-
-@functools.cache
 def _missing_libraries(path: str) -> tuple[str, ...]:
     program = "ARGV.each { |name| begin; require name; rescue LoadError; puts name; end }"
     found = subprocess.run(

@@ -1,15 +1,19 @@
 # frozen_string_literal: true
 
+require "json"
+
 module Bemi
   # JSON in ASCII, since a server in another encoding refuses characters that it does not have, and
-  # the application's transaction would fail. Of what `Wire` gives only, and byte for byte what the
-  # other languages write, whatever an application has done to `to_json`.
+  # the application's transaction would fail. Of what `Encoder` gives only, and byte for byte what
+  # the other languages write, whatever an application has done to `to_json`.
   module Json
-    SHORT = {
-      '"' => '\"', "\\" => "\\\\", "\n" => '\n', "\r" => '\r', "\t" => '\t', "\f" => '\f', "\b" => '\b'
-    }.freeze
-    ESCAPED = /["\\]|[^ -~]/.freeze
-    private_constant :SHORT, :ESCAPED
+    PLAIN = /\A[ !#-\[\]-~]*\z/.freeze
+    # Signs by how many they take, as String#count has them; all others take six.
+    ONE = ' !#-[]-~'
+    TWO = "\"\\\\\n\r\t\f\b"
+    # The first bytes of those beyond U+FFFF; a range of so many signs would be looked up one by one.
+    TWELVE = "\xF0-\xF4".b.freeze
+    private_constant :PLAIN, :ONE, :TWO, :TWELVE
 
     class << self
       def dump(value)
@@ -23,7 +27,34 @@ module Bemi
         end
       end
 
+      # How many signs `dump` gives.
+      def size(value)
+        case value
+        when String then text_size(value)
+        when Array then list_size(value) { |item| size(item) }
+        when Hash then list_size(value) { |name, member| text_size(name) + 1 + size(member) }
+        else dump(value).size
+        end
+      end
+
       private
+
+      def text(value)
+        return "\"#{value}\"" if PLAIN.match?(value)
+
+        JSON.generate(value, ascii_only: true).gsub("\x7f", '\u007f')
+      end
+
+      def text_size(value)
+        return value.size + 2 if PLAIN.match?(value)
+
+        one, two, twelve = value.count(ONE), value.count(TWO), value.b.count(TWELVE)
+        2 + one + (2 * two) + (12 * twelve) + (6 * (value.size - one - two - twelve))
+      end
+
+      def list_size(value, &each)
+        value.empty? ? 2 : value.sum(&each) + value.size + 1
+      end
 
       # The others have an exponent from the one after this on.
       def float(value)
@@ -33,19 +64,6 @@ module Bemi
         whole, fraction = text.delete_suffix("e+15").split(".")
         fraction = fraction.ljust(16, "0")
         "#{whole}#{fraction[0, 15]}.#{fraction[15..].sub(/(?<=.)0+\z/, "")}"
-      end
-
-      def text(value)
-        return "\"#{value}\"" unless ESCAPED.match?(value)
-
-        "\"#{value.gsub(ESCAPED) { |sign| SHORT[sign] || escaped(sign.ord) }}\""
-      end
-
-      def escaped(code)
-        return format('\u%04x', code) if code < 0x10000
-
-        code -= 0x10000
-        format('\u%04x\u%04x', 0xd800 + (code >> 10), 0xdc00 + (code & 0x3ff))
       end
     end
   end

@@ -49,7 +49,7 @@ module Bemi
       def shortened(value, given, notes, limit)
         cut = Shortening.cut_members(value, limit - [ROOM_FOR_NOTES, limit / 2].min, [], notes)
         # Notes that came in with the context may be the large ones.
-        given = {} unless Json.dump(given).size < MAX_PATH
+        given = {} unless Json.size(given) < MAX_PATH
         text = Json.dump(notes.beside(cut, given))
         return text if text.size <= limit
 
@@ -67,7 +67,7 @@ module Bemi
         noted = (@notes[kind] ||= [])
         text = path.join(".")
         # No character takes more than the twelve of an escaped surrogate pair.
-        text = text[0, MAX_PATH / 12] + ELLIPSIS if Json.dump(text).size > MAX_PATH
+        text = text[0, MAX_PATH / 12] + ELLIPSIS if Json.size(text) > MAX_PATH
         return if noted.include?(text) || noted.size > MAX_NOTES
 
         noted << (noted.size < MAX_NOTES ? text : ELLIPSIS)
