@@ -10,6 +10,7 @@ WRITES = [
     "insert into t values (1)",
     "  -- who\n  Update t set a = 'x;y'",
     "/* a /* b */ c */ delete from t",
+    "select 1 -- a carriage return ends it\rinto t",
     "merge into t using s on true when matched then delete",
     "truncate t",
     "copy t (a, b) from stdin",

@@ -105,6 +105,14 @@ const stories = {
     const client = await opened();
     return outcomes(client.query("insert into todo (task) values ($1)"), client.query(insert));
   },
+  async "texts that are several statements where they don't seem so"({ opened }) {
+    const client = await opened();
+    await client.query("set standard_conforming_strings = off");
+    return outcomes(
+      client.query(`insert into todo (task) values ('\\''); insert into todo (task) values ('x')`),
+      client.query(`${insert} -- and\r; ${insert}`),
+    );
+  },
   async "a callback that is none, and one that throws"({ opened }) {
     const client = await opened();
     let refused;

@@ -37,7 +37,7 @@ _LONGEST_CACHED: Final = 4096
 
 _TOKEN: Final = re.compile(
     r"""
-    (?P<blank> \s+ | --[^\n]* )
+    (?P<blank> \s+ | --[^\n\r]* )
     | (?P<comment> /\* )
     | (?P<text> [eE]'(?:[^'\\]|\\.|'')*(?:'|\Z) | '(?:[^']|'')*(?:'|\Z) )
     | (?P<name> "(?:[^"]|"")*(?:"|\Z) )

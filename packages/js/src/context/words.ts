@@ -13,6 +13,7 @@ const BLANK = new RegExp(`[${BLANKS}]+`, "y");
 const WORD = /[\p{L}\p{Nl}\p{No}_][\p{L}\p{N}_$]{0,1000}/uy;
 const MORE_OF_A_WORD = /[\p{L}\p{N}_$]{1,1000}/uy;
 const DOLLARS = /\$(?:[\p{L}\p{Nl}\p{No}_][\p{L}\p{N}_]{0,1000})?\$/uy;
+const COMMENT = /--[^\n\r]*/y;
 const COMMENT_EDGE = /\/\*|\*\//g;
 
 /** Each statement's words in lower case, names as `"name"`, texts as `'`, marks as they are. */
@@ -28,8 +29,7 @@ export function statements(text: string): string[][] {
     if (blank) {
       at += blank.length;
     } else if (pair === "--") {
-      end = text.indexOf("\n", at);
-      at = end < 0 ? text.length : end;
+      at += matched(COMMENT, text, at).length;
     } else if (pair === "/*") {
       at = endOfComment(text, at + 2);
     } else if ((pair === "e'" || pair === "E'") && (end = endOfEscaped(text, at + 2)) > 0) {

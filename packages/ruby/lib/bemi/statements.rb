@@ -222,7 +222,7 @@ module Bemi
 
     # Takes a text apart into the words of its statements.
     module Words
-      BLANK = /(?:[[:space:]\x1c-\x1f]|--[^\n]*)+/.freeze
+      BLANK = /(?:[[:space:]\x1c-\x1f]|--[^\n\r]*)+/.freeze
       COMMENT = %r{/\*}.freeze
       EDGE = %r{/\*|\*/}.freeze
       # Possessive, since a text may have megabytes.

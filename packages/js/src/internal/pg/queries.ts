@@ -96,8 +96,15 @@ export interface Carrier extends Query {
   readonly alone: boolean;
 }
 
-// Without values, what it stands for is missing; each protocol says so in other words.
+// What the simple protocol takes and the extended one may not, or in other words: a parameter whose
+// value is missing, and several statements, which are told from one by what a backslash is.
 const PARAMETER = /\$\d/;
+const ESCAPED = /\\/;
+const PARTED = /;\s*[^\s;]/;
+
+function simple(text: string): boolean {
+  return PARAMETER.test(text) || (ESCAPED.test(text) && PARTED.test(text));
+}
 
 /** What `client.query` itself does with a call, when it is called and not later. */
 function adopt(query: Query, [config]: readonly unknown[]): void {
@@ -138,7 +145,7 @@ export function queriesOf(Query: QueryClass): Queries {
       super(given);
       this.alone =
         asked.statement.several ||
-        (!session.client.pipeline && !super.requiresPreparation() && PARAMETER.test(asked.text));
+        (!session.client.pipeline && !super.requiresPreparation() && simple(asked.text));
       session.begins(asked);
     }
 
