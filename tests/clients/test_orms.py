@@ -52,6 +52,24 @@ WRITES: dict[Client, list[tuple[str, list[str]]]] = {
         *[("several at once", [INSERT])] * 2,
         *[("a request, after a reconnect", [INSERT])] * 2,
     ],
+    javascript.PRISMA: [
+        ("create", [INSERT]),
+        ("create with relations", [INSERT] * 3),
+        ("create many", [INSERT] * 2),
+        ("create many and return", [INSERT] * 2),
+        ("an upsert that updates", [UPDATE]),
+        ("an upsert that creates", [INSERT]),
+        ("update", [UPDATE]),
+        ("update of relations", [UPDATE, DELETE, INSERT]),
+        ("update many", [UPDATE]),
+        ("execute raw", [UPDATE]),
+        ("query raw", [UPDATE]),
+        ("batch transaction", [INSERT, UPDATE, DELETE]),
+        ("interactive transaction", [INSERT] * 2),
+        ("delete", [DELETE]),
+        *[("several at once", [INSERT])] * 2,
+        *[("a request", [INSERT])] * 2,
+    ],
 }
 
 CREATED_AND_SO_ON = {
@@ -78,6 +96,7 @@ READING: dict[Client, dict[str, Any]] = {
     },
     # What was altered of its entities is not written.
     javascript.MIKRO_ORM: {**CREATED_AND_SO_ON, "deleted, after a flush": ["2"]},
+    javascript.PRISMA: CREATED_AND_SO_ON,
 }
 
 
@@ -89,6 +108,16 @@ def test_models(client: Client, log: Log) -> None:
         models: Any = session.models  # type: ignore[attr-defined]
         models()
     assert log.seen() == [[{"step": step}, *writes] for step, writes in WRITES[client]]
+
+
+def test_requests_in_one_turn_of_prismas(log: Log) -> None:
+    """It runs what several of them ask for at once together, for its first one."""
+    with javascript.PRISMA.open(log.url, autocommit=True) as session:
+        turns: Any = session.turns  # type: ignore[attr-defined]
+        turns()
+    attributed = log.attributed()
+    assert len(attributed) == 5 * (6 + 9 + 2)
+    assert [each for each in attributed if each[0] != {"user_id": each[1]}] == []
 
 
 @pytest.fixture

@@ -65,6 +65,22 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
+@functools.cache
+def generated() -> Path:
+    """packages/js, with the client of Prisma in its node_modules that its schema describes."""
+    package = built()
+    schema = package / "conformance" / "prisma" / "schema.prisma"
+    prisma = [node(), "node_modules/prisma/build/index.js", "generate", f"--schema={schema}"]
+    # The program that it would download is for migrations only.
+    nothing = f"PRISMA_SCHEMA_ENGINE_BINARY={require('true')}"
+    quiet = ("CHECKPOINT_DISABLE=1", "PRISMA_HIDE_UPDATE_MESSAGE=1")
+    with locked("javascript"):
+        stamp = package / "node_modules" / ".bemi-prisma" / ".bemi"
+        made_of = [schema, package / "package-lock.json"]
+        _once(stamp, made_of, ["env", nothing, *quiet, *prisma, "--no-hints"], package)
+    return package
+
+
 def npm_command(*arguments: str) -> list[str]:
     """npm, with its cache in this folder, and without what packages would run on installation."""
     quiet = ("--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts")

@@ -10,7 +10,8 @@ from tests.support import javascript
 
 
 def _command(library: str) -> Sequence[str]:
-    return ["node", str(javascript.built() / "conformance/run.mjs"), library]
+    package = javascript.generated() if library == "prisma" else javascript.built()
+    return ["node", str(package / "conformance/run.mjs"), library]
 
 
 def _client(name: str, library: str, **about: Any) -> Client:
@@ -30,5 +31,6 @@ MIKRO_ORM = _client(
     # Its statements have the values of their parameters in their text.
     options=frozenset(("functions", "check_at_commit")),
 )
+PRISMA = _client("Prisma", "prisma", copies=False)
 
-CLIENTS = (PG, KNEX, KYSELY, DRIZZLE, SEQUELIZE, TYPEORM, MIKRO_ORM)
+CLIENTS = (PG, KNEX, KYSELY, DRIZZLE, SEQUELIZE, TYPEORM, MIKRO_ORM, PRISMA)
