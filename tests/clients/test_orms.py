@@ -1,14 +1,16 @@
 """ORMs of JavaScript: what their own interfaces write has its context, row by row, and the history
 can be read through them. packages/js/conformance/libraries/*.mjs do it."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.conformance.clients import javascript
+from tests.conformance.clients import javascript, process
 from tests.conformance.clients.client import Client
+from tests.support import javascript as javascript_package
 from tests.support.tracked import Tracked
 from tests.support.tracking import track
 from tests.support.wal import TODO, Log
@@ -117,6 +119,31 @@ def test_requests_in_one_turn_of_prismas(log: Log) -> None:
         turns()
     attributed = log.attributed()
     assert len(attributed) == 5 * (6 + 9 + 2)
+    assert [each for each in attributed if each[0] != {"user_id": each[1]}] == []
+
+
+def _prisma_6() -> list[str]:
+    folder = javascript_package.generated_by_prisma_6()
+    run = str(javascript_package.built() / "conformance" / "run.mjs")
+    return ["env", f"BEMI_TEST_PRISMA={folder}", "node", run, "prisma"]
+
+
+PRISMA_6 = process.client("Prisma 6", _prisma_6)
+
+
+@pytest.mark.skipif("BEMI_TEST_FULL" not in os.environ, reason="it is installed apart")
+def test_prisma_6(log: Log) -> None:
+    log.conn.execute(NOTE)
+
+    with PRISMA_6.open(log.url, autocommit=True) as session:
+        asked: Any = session
+        asked.models()
+        written = WRITES[javascript.PRISMA]
+        assert log.seen() == [[{"step": step}, *writes] for step, writes in written]
+        asked.turns()
+        asked.concurrent(1000, 50)
+    attributed = log.attributed()
+    assert len(attributed) == 5 * (6 + 9 + 2) + 1000
     assert [each for each in attributed if each[0] != {"user_id": each[1]}] == []
 
 

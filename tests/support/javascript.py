@@ -69,16 +69,36 @@ def locked(name: str) -> Iterator[None]:
 def generated() -> Path:
     """packages/js, with the client of Prisma in its node_modules that its schema describes."""
     package = built()
-    schema = package / "conformance" / "prisma" / "schema.prisma"
+    with locked("javascript"):
+        _generate(package, package / "conformance" / "prisma" / "schema.prisma")
+    return package
+
+
+@functools.cache
+def generated_by_prisma_6() -> Path:
+    """A folder that has Prisma 6 in its node_modules, and its client of the same schema."""
+    package = built()
+    folder = package / "conformance" / "prisma6"
+    schema = folder / "schema.prisma"  # in node_modules it would want an engine
+    with locked("javascript"):
+        install(folder)
+        text = (package / "conformance" / "prisma" / "schema.prisma").read_text()
+        text = text.replace("../../node_modules/", "./node_modules/")
+        text = text.replace('"prisma-client-js"', '"prisma-client-js"\n  engineType = "client"')
+        text = text.replace('"postgresql"', '"postgresql"\n  url = "postgresql://unused"')
+        schema.write_text(text)
+        _generate(folder, schema)
+    return folder
+
+
+def _generate(folder: Path, schema: Path) -> None:
     prisma = [node(), "node_modules/prisma/build/index.js", "generate", f"--schema={schema}"]
     # The program that it would download is for migrations only.
     nothing = f"PRISMA_SCHEMA_ENGINE_BINARY={require('true')}"
     quiet = ("CHECKPOINT_DISABLE=1", "PRISMA_HIDE_UPDATE_MESSAGE=1")
-    with locked("javascript"):
-        stamp = package / "node_modules" / ".bemi-prisma" / ".bemi"
-        made_of = [schema, package / "package-lock.json"]
-        _once(stamp, made_of, ["env", nothing, *quiet, *prisma, "--no-hints"], package)
-    return package
+    stamp = folder / "node_modules" / ".bemi-prisma" / ".bemi"
+    made_of = [schema, folder / "package-lock.json"]
+    _once(stamp, made_of, ["env", nothing, *quiet, *prisma, "--no-hints"], folder)
 
 
 def npm_command(*arguments: str) -> list[str]:
