@@ -18,7 +18,7 @@ from bemi.capture import worker
 from bemi.capture.setup import init
 from bemi.embedded import Server
 from tests.support import databases
-from tests.support.documents import RUNNABLE, Reader, blocks, environment
+from tests.support.documents import Reader, blocks, environment
 
 ROOT = Path(__file__).parents[2]
 FROM_NOTHING = (ROOT / "README.md", ROOT / "docs/tutorial.md")
@@ -77,7 +77,7 @@ def page_server(pages_server: Server) -> Iterator[Server]:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if any(b.language in RUNNABLE for b in blocks(page.read_text()))],
+    [page for page in PAGES if any(b.runs for b in blocks(page.read_text()))],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_code_blocks_run(
@@ -92,7 +92,7 @@ def test_code_blocks_run(
     reader = Reader(page, environ, tmp_path)
     try:
         for block in blocks(page.read_text()):
-            if block.language in RUNNABLE and block.not_run is None:
+            if block.runs:
                 try:
                     reader.run(block)
                 except Exception as error:

@@ -45,6 +45,10 @@ class Block:
     file: str | None = None
     """What it is the content of, below the folder where the reader works."""
 
+    @property
+    def runs(self) -> bool:
+        return self.language in RUNNABLE and self.not_run is None
+
 
 def blocks(page: str) -> list[Block]:
     """The code blocks of a page. Raises ValueError for a fence that is not closed."""
@@ -93,6 +97,8 @@ class Reader:
         self._folder = folder
         self._names: dict[str, Any] = {"__name__": "__main__"}
         self._background: list[subprocess.Popen[bytes]] = []
+        self._behind = False
+        """Whether the history may lack something that was done."""
 
     def close(self) -> None:
         for value in self._names.values():
@@ -110,7 +116,9 @@ class Reader:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
             return
-        self._catch_up()
+        if self._behind:
+            self._catch_up()
+        self._behind = block.language != "toml"
         match block.language:
             case "python":
                 self._expect(block.shows, self._python(block))
