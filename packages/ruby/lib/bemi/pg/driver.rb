@@ -56,6 +56,15 @@ module Bemi
         @connection.status != ::PG::CONNECTION_OK
       end
 
+      # Whether a transaction block is open.
+      def open?
+        [::PG::PQTRANS_INTRANS, ::PG::PQTRANS_INERROR].include?(state)
+      end
+
+      def pipeline?
+        @connection.pipeline_status != ::PG::PQ_PIPELINE_OFF
+      end
+
       def state
         @connection.transaction_status
       end

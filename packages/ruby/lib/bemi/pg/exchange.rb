@@ -242,25 +242,22 @@ module Bemi
         result = @driver.inside { yield }
         Driver.copy?(result) ? @results.expect(statement) : @sender.ran(statement)
         result
-      rescue StandardError
+      rescue Exception # a Timeout, too
         @sender.failed(statement)
         raise
       end
 
       # Message and statement in one round trip.
       def in_pipeline(statement, due, method, args)
-        @driver.call(:enter_pipeline_mode)
         @results.expect(statement, due: due, stage: :message)
-        begin
-          @driver.send_message(due)
-          @driver.call(method, *args)
-        rescue Exception # whatever it is, the pipeline has to end
-          @driver.call(:pipeline_sync)
-          @results.refused
-          raise
-        end
+        @driver.call(:enter_pipeline_mode)
+        @driver.send_message(due)
+        @driver.call(method, *args)
         @driver.call(:pipeline_sync)
         yield
+      rescue *FAILURES
+        settle
+        raise
       end
 
       # The message before, and in autocommit a transaction block around the two.
@@ -270,13 +267,12 @@ module Bemi
           return plainly(statement) { yield }
         end
 
-        begin_with(due)
-        @results.expect(statement, commit: true)
+        begin_with(due, statement)
         result = @driver.inside { yield }
         @results.end_block&.check unless Driver.copy?(result)
         result
       rescue *FAILURES
-        @results.end_block
+        settle
         raise
       end
 
@@ -285,19 +281,19 @@ module Bemi
         @sender.sent(due)
       end
 
-      def begin_with(due)
-        unless PIPELINES
+      def begin_with(due, statement)
+        @results.expect(statement, commit: true, stage: (:begin if PIPELINES))
+        if PIPELINES
+          @driver.call(:enter_pipeline_mode)
+          @driver.call(:send_query_params, "begin", [])
+          @driver.send_message(due)
+          @driver.call(:pipeline_sync)
+          failure_to_sync&.check
+          @results.begun
+        else
           @driver.call(:exec, "begin")
-          return @driver.emit(due)
+          @driver.emit(due)
         end
-        @driver.call(:enter_pipeline_mode)
-        @driver.call(:send_query_params, "begin", [])
-        @driver.send_message(due)
-        @driver.call(:pipeline_sync)
-        return unless (failure = failure_to_sync)
-
-        @driver.call(:exec, "rollback")
-        failure.check
       end
 
       def failure_to_sync
@@ -316,29 +312,27 @@ module Bemi
         if due && alone && pipelined?(statement)
           in_pipeline(statement, due, *sender) { nil }
         else
-          commit = due && send_before(statement, due)
-          @results.expect(statement, commit: commit)
+          due ? send_apart(statement, due) : @results.expect(statement)
           @driver.inside { yield }
         end
         nil
       rescue *FAILURES
-        commit ? @results.end_block : settle
+        settle
         raise
       end
 
-      # Whether a transaction block is around it then.
-      def send_before(statement, due)
-        if !due.wrap then emit_apart(due)
-        elsif statement.copies && !statement.several
-          begin_with(due)
-          return true
-        else
+      def send_apart(statement, due)
+        return begin_with(due, statement) if due.wrap && statement.copies && !statement.several
+
+        if due.wrap
           # Its COMMIT would be sent when the results are read, which nobody has to do.
           Notice.warn_once("several statements that are sent at once, in autocommit and without " \
                            "waiting for them, are without a context; fix: send them one by one, " \
                            "or in a transaction")
+        else
+          emit_apart(due)
         end
-        false
+        @results.expect(statement)
       end
 
       def send_in_pipeline(statement, sql)

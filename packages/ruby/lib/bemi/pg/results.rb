@@ -8,8 +8,8 @@ module Bemi
     # of what was sent besides.
     class Results
       # A statement whose results were not all read. `stage`: of a pipeline of ours, whether its
-      # message's results come next, the statement's or the Sync's. `commit`: a transaction block
-      # around it has to be ended.
+      # message's results come next, the statement's or the Sync's, or of the one that begins a
+      # transaction block. `commit`: such a block has to be ended.
       Pending = Struct.new(:statement, :due, :stage, :commit, :failed, :error, keyword_init: true)
       private_constant :Pending
 
@@ -81,25 +81,22 @@ module Bemi
         busy
       end
 
-      # Reads the end of a pipeline whose statement could not be sent.
-      def refused
-        skip_message
-        @pending.failed = true
-        @pending.stage = :sync
-        settle
-      end
-
-      # Reads what the application has left unread, as ruby-pg does before a statement.
+      # Reads what the application has left unread, as ruby-pg does before a statement; also where a
+      # Timeout has left things in the midst.
       def settle
         @kept = nil
         return unless @pending
         return forget if @driver.lost?
 
-        while (result = self.next)
-          @driver.call(:discard_results) if Driver.copy?(result)
-          result.clear
-        end
+        @pending.stage ? leave : read_rest
         @kept = nil
+      rescue ::PG::Error, SystemCallError, IOError
+        forget # the connection is no more, which the next statement says in its own way
+      end
+
+      # A transaction block was begun around the statement.
+      def begun
+        @pending.stage = nil
       end
 
       # Reads all results of a COPY that has a transaction block around it, and ends that: the server
@@ -117,17 +114,13 @@ module Bemi
       # The end of a transaction block around a statement; what came of it, when it failed. What has
       # failed on the server is rolled back by COMMIT, too.
       def end_block
-        return unless (pending = @pending)&.commit
-
-        @pending = nil
-        return if @driver.lost?
+        return unless @pending&.commit
+        return forget if @driver.lost?
 
         @driver.call(:discard_results)
-        @driver.call(:send_query, "commit")
-        failure = nil
-        while (result = @driver.call(:get_result))
-          failure = result if Driver.error?(result)
-        end
+        failure = commit if @driver.open?
+        # Not before: who is interrupted meanwhile comes here again.
+        pending, @pending = @pending, nil
         @sender.ended
         @sender.ran(pending.statement) unless failure
         @kept = [nil] if failure
@@ -135,6 +128,44 @@ module Bemi
       end
 
       private
+
+      def read_rest
+        while (result = self.next)
+          @driver.call(:discard_results) if Driver.copy?(result)
+          result.clear
+        end
+      end
+
+      # Leaves a pipeline of ours, wherever it was left: a Sync more does no harm, and one is needed
+      # where none was sent.
+      def leave
+        if @driver.pipeline?
+          @driver.call(:pipeline_sync)
+          @driver.call(:get_result)&.clear until left?
+        end
+        return end_block if @pending.commit
+
+        @pending.failed = true
+        done
+      end
+
+      def left?
+        @driver.call(:exit_pipeline_mode)
+        true
+      rescue ::PG::Error
+        raise if @driver.lost?
+
+        false
+      end
+
+      def commit
+        @driver.call(:send_query, "commit")
+        failure = nil
+        while (result = @driver.call(:get_result))
+          failure = result if Driver.error?(result)
+        end
+        failure
+      end
 
       def plain
         result = @driver.call(:get_result)
