@@ -6,6 +6,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { withContext } from "bemi";
 import { install } from "bemi/pg";
 import pg from "pg";
+import { to as copyTo } from "pg-copy-streams";
 import Cursor from "pg-cursor";
 import QueryStream from "pg-query-stream";
 
@@ -112,6 +113,21 @@ const stories = {
       client.query(`insert into todo (task) values ('\\''); insert into todo (task) values ('x')`),
       client.query(`${insert} -- and\r; ${insert}`),
     );
+  },
+  async "the client is ended as soon as all seems done"({ opened, other }) {
+    const writing = "insert into todo (task) values ('at once'), ('at once') returning task";
+    const cursor = await opened();
+    const written = cursor.query(new Cursor(writing));
+    await written.read(1);
+    await written.close();
+    await cursor.end();
+    for (const query of [new QueryStream(writing), copyTo(`copy (${writing}) to stdout`)]) {
+      const client = await opened();
+      for await (const _ of client.query(query));
+      await client.end();
+    }
+    const { rowCount } = await other.query("delete from todo where task = 'at once'");
+    return rowCount;
   },
   async "a callback that is none, and one that throws"({ opened }) {
     const client = await opened();

@@ -239,11 +239,13 @@ class Installed {
           if (began && asked) {
             asked.finish = (told) => {
               this.commit((error) => {
+                asked.finish = undefined;
                 try {
                   told(error);
                 } finally {
                   ended(error);
                 }
+                for (const tell of asked.finishing ?? []) tell();
               });
             };
           }

@@ -235,6 +235,11 @@ export class Sender {
     this.#roleChanged = true;
   }
 
+  /** Whether it will have to be asked again when the transaction ends. */
+  get roleChanged(): boolean {
+    return this.#roleChanged;
+  }
+
   /** How many savepoints are set. */
   get depth(): number {
     return this.#savepoints.length;

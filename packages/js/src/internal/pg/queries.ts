@@ -14,8 +14,10 @@ export interface Asked {
   readonly statement: Statement;
   readonly text: string;
   readonly context: Values;
-  /** What ends the transaction around it, where there is one; known when its turn has come. */
-  finish?: Finish;
+  /** What ends the transaction around it, from when its turn has come until that has ended. */
+  finish?: Finish | undefined;
+  /** What has to be told after that. */
+  finishing?: (() => void)[];
 }
 
 /** `pg` sends nothing for a query that returns an error instead. */
@@ -56,9 +58,10 @@ export class Session {
     return this.sender.due(statement, { inTransaction, autocommit: true, text, context });
   }
 
-  /** Whether it has to be asked whether the role may send, when it may have to. */
+  /** Whether it may have to be asked whether the role may send, when a call's turn has come. */
   get unasked(): boolean {
-    return this.sender.allowed === undefined || this.roles > 0;
+    const { allowed, roleChanged } = this.sender;
+    return allowed === undefined || roleChanged || this.roles > 0;
   }
 
   begins({ statement }: Asked): void {
@@ -345,6 +348,8 @@ export function watch(query: Submittable, session: Session, asked?: Asked): void
   }
   if (!asked) return;
   session.begins(asked);
+  closeBehind(query, asked);
+  endBehind(query, asked);
   const { handleError, handleReadyForQuery } = query;
   let told = false;
   query.handleError = (error, connection) => {
@@ -364,15 +369,57 @@ export function watch(query: Submittable, session: Session, asked?: Asked): void
   };
 }
 
+/** A cursor, or that of a stream. */
+interface Cursor {
+  read: Handler;
+  close: Handler;
+}
+
+function cursorOf(query: Submittable): Cursor | undefined {
+  const { cursor = query } = query as { cursor?: object };
+  const { read, close } = cursor as Partial<Cursor>;
+  if (typeof read !== "function" || typeof close !== "function" || "pipe" in cursor) return undefined;
+  return cursor as Cursor;
+}
+
+/** Who closes a cursor listens to the connection, and ends that as soon as the cursor is closed. */
+function closeBehind(query: Submittable, asked: Asked): void {
+  const cursor = cursorOf(query);
+  if (!cursor) return;
+  const { close } = cursor;
+  const closes = (told: Told) =>
+    close.call(cursor, (error: unknown) => {
+      if (asked.finish) (asked.finishing ??= []).push(() => told(error));
+      else told(error);
+    });
+  cursor.close = (told?: unknown) => {
+    if (typeof told === "function") return closes(told as Told);
+    return new Promise<void>((resolve, reject) => {
+      closes((error) => (error ? reject(error) : resolve()));
+    });
+  };
+}
+
+/** The same of a stream of what a COPY gives, which ends before the statement does. */
+function endBehind(query: Submittable, asked: Asked): void {
+  const stream = query as { push?: Handler };
+  const { push } = stream;
+  if (typeof push !== "function" || cursorOf(query)) return;
+  stream.push = (chunk, ...rest) => {
+    if (chunk !== null || !asked.finish) return push.call(query, chunk, ...rest);
+    (asked.finishing ??= []).push(() => void push.call(query, null));
+    return false;
+  };
+}
+
 /**
  * A cursor that is closed before it was submitted takes itself for done, and would never end once
  * it is submitted. One that waits here is asked right behind that instead.
  */
 export function postpone(query: Submittable): void {
-  const { cursor = query } = query as { cursor?: object };
-  const methods = cursor as Record<string, unknown>;
-  const { read, close } = methods;
-  if (typeof read !== "function" || typeof close !== "function" || "pipe" in cursor) return;
+  const cursor = cursorOf(query);
+  if (!cursor) return;
+  const { read, close } = cursor;
   const asked: (() => void)[] = [];
   const later = (method: Handler) => (...given: unknown[]) => {
     const ask = () => method.apply(cursor, given);
@@ -381,10 +428,10 @@ export function postpone(query: Submittable): void {
       asked.push(() => void (ask() as Promise<unknown>).then(resolve, reject));
     });
   };
-  Object.assign(methods, { read: later(read as Handler), close: later(close as Handler) });
+  Object.assign(cursor, { read: later(read), close: later(close) });
   const { submit, handleError } = query;
   const behind = <Result>(result: Result): Result => {
-    Object.assign(methods, { read, close });
+    Object.assign(cursor, { read, close });
     for (const ask of asked.splice(0)) ask();
     return result;
   };
