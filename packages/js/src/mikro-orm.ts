@@ -6,7 +6,7 @@
  * of MikroORM is imported: it has ESM only.
  */
 
-import type { Options as AllOptions } from "./context/sender.js";
+import { type Options as AllOptions, Sender } from "./context/sender.js";
 import { contextOf, type Middleware } from "./internal/middleware.js";
 import { install as installPool } from "./pg.js";
 
@@ -44,6 +44,7 @@ export async function install<Given extends Orm>(orm: Given, options: Options = 
         "does not have the option sql for it",
     );
   }
+  new Sender(options); // a misspelt option is told here
   const connection = orm.driver.getConnection("write") as Connection;
   if (INSTALLED in connection) return orm;
   installPool(await connection.getNativeClient(), options);

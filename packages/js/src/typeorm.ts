@@ -7,7 +7,7 @@
 
 import type { DataSource } from "typeorm";
 
-import type { Options } from "./context/sender.js";
+import { type Options, Sender } from "./context/sender.js";
 import { contextOf, type Middleware } from "./internal/middleware.js";
 import { install as installPool } from "./pg.js";
 
@@ -46,6 +46,7 @@ export function install<Source extends DataSource>(
   if (type !== "postgres") {
     throw new TypeError(`install takes a DataSource of the type postgres, not of ${type}`);
   }
+  new Sender(options); // a misspelt option is told here
   const driver = dataSource.driver as unknown as PostgresDriver;
   if (INSTALLED in driver) return dataSource;
   installAll(driver, options);

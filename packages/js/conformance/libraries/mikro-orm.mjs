@@ -182,7 +182,7 @@ export class Library {
     const em = this.orm.em.fork();
     const keys = async (where) => {
       const orderBy = [{ committed_at: "asc" }, { commit_position: "asc" }, { ordinal: "asc" }];
-      const found = await em.find("Change", { table: "todo", ...where }, { orderBy });
+      const found = await em.find(History, { table: "todo", ...where }, { orderBy });
       return found.map((change) => change.primary_key);
     };
     const found = {
@@ -193,10 +193,10 @@ export class Library {
       after: await keys({ after: { task: "b" } }),
       context: await keys({ context: { user_id: "ann" } }),
     };
-    const change = await em.findOneOrFail("Change", { operation: "DELETE" });
+    const change = await em.findOneOrFail(History, { operation: "DELETE" });
     change.operation = "CREATE";
     await em.flush();
-    em.create("Change", { ...change, id: change.id.replace(/.$/, "0") });
+    em.create(History, { ...change, id: change.id.replace(/.$/, "0") });
     await em.flush();
     return { ...found, "deleted, after a flush": await keys({ operation: "DELETE" }) };
   }
