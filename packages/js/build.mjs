@@ -3,7 +3,10 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 
 rmSync("dist", { recursive: true, force: true });
-for (const [format, type] of [["esm", "module"], ["cjs", "commonjs"]]) {
+for (const [format, type] of [
+  ["esm", "module"],
+  ["cjs", "commonjs"],
+]) {
   mkdirSync(`dist/${format}`, { recursive: true });
   // Node tells by the nearest package.json which of the two a file is.
   writeFileSync(`dist/${format}/package.json`, `${JSON.stringify({ type })}\n`);

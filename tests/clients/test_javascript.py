@@ -26,6 +26,11 @@ def package() -> Path:
     return javascript.built()
 
 
+def test_it_is_in_order(package: Path) -> None:
+    """Types, lint and format."""
+    javascript.run(javascript.npm_command("run", "check"), cwd=package)
+
+
 def test_its_own_tests_pass(package: Path, tmp_path: Path) -> None:
     """Checks the types of all of it, too. Those of the queue are not run without a Redis."""
     command = javascript.npm_command("test")

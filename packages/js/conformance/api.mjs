@@ -12,7 +12,11 @@ const failing = async (asked) => {
   }
 };
 const exact = (value) =>
-  typeof value === "bigint" ? `bigint ${value}` : value instanceof ExactNumber ? `exact ${value}` : value;
+  typeof value === "bigint"
+    ? `bigint ${value}`
+    : value instanceof ExactNumber
+      ? `exact ${value}`
+      : value;
 
 async function ask() {
   const taken = async (list) => {
@@ -20,12 +24,20 @@ async function ask() {
     for await (const each of list) found.push(each);
     return found;
   };
-  const page = await history.get("/changes", { query: { table: "big", limit: 2, operation: ["create"] } });
+  const page = await history.get("/changes", {
+    query: { table: "big", limit: 2, operation: ["create"] },
+  });
   const [newest] = page.changes;
-  const all = await taken(history.all("/changes", { query: { oldest_first: true, limit: 2, context: ["user_id=ann"] } }));
+  const all = await taken(
+    history.all("/changes", { query: { oldest_first: true, limit: 2, context: ["user_id=ann"] } }),
+  );
   const change = await history.get("/changes/{id}", { path: { id: newest.id } });
-  const rows = await taken(history.lines("/table/at", { query: { table: "big", when: newest.id } }));
-  const plan = await history.post("/reverts/plan", { body: { table: "big", operation: ["create"] } });
+  const rows = await taken(
+    history.lines("/table/at", { query: { table: "big", when: newest.id } }),
+  );
+  const plan = await history.post("/reverts/plan", {
+    body: { table: "big", operation: ["create"] },
+  });
   const made = await history.post("/tokens", { body: { name: "a/b ?", role: "viewer" } });
   const other = new Client({ url: `${url}/`, token: made.token });
   const stopped = new AbortController();
@@ -38,10 +50,17 @@ async function ask() {
     transactions: (await taken(history.all("/transactions", { query: { limit: 1 } }))).length,
     plan: plan.rows.length,
     me: (await other.get("/me")).role,
-    csv: (await (await history.request("get", "/export", { query: { format: "csv" } })).text()).split("\n").length,
-    revoked: (await history.delete("/tokens/{id}", { path: { id: made.id } })).tokens.find((each) => each.id === made.id).revoked_at !== null,
+    csv: (
+      await (await history.request("get", "/export", { query: { format: "csv" } })).text()
+    ).split("\n").length,
+    revoked:
+      (await history.delete("/tokens/{id}", { path: { id: made.id } })).tokens.find(
+        (each) => each.id === made.id,
+      ).revoked_at !== null,
     problems: [
-      await failing(() => history.get("/changes/{id}", { path: { id: "00000000-0000-0000-0000-000000000000" } })),
+      await failing(() =>
+        history.get("/changes/{id}", { path: { id: "00000000-0000-0000-0000-000000000000" } }),
+      ),
       await failing(() => history.get("/changes", { query: { unknown: 1 } })),
       await failing(() => other.get("/me")),
       await failing(() => history.request("get", "/nothing")),

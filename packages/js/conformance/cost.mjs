@@ -51,7 +51,9 @@ for (const name of process.argv.slice(2)) {
     const [without, with_] = sessions.map(({ times }) => median(times[kind].slice(100)));
     const micro = (value) => (value * 1000).toFixed(0).padStart(5);
     const more = `+${micro(with_ - without).trim()}`;
-    console.log(`${name.padEnd(12)} ${kind.padEnd(28)} ${micro(without)} ${micro(with_)} µs ${more}`);
+    console.log(
+      `${name.padEnd(12)} ${kind.padEnd(28)} ${micro(without)} ${micro(with_)} µs ${more}`,
+    );
   }
   for (const { session } of sessions) await session.close();
 }

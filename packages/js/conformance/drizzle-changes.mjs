@@ -16,7 +16,7 @@ async function write() {
   });
   const db = bemi.install(drizzle(process.env.SOURCE_URL));
   await withContext({ user_id: "ann", tags: ["a", "b"] }, () =>
-    db.insert(todo).values([{ task: "a" }, { task: "b" }, { task: "it's */ % \"c\"" }]),
+    db.insert(todo).values([{ task: "a" }, { task: "b" }, { task: 'it\'s */ % "c"' }]),
   );
   await withContext({ user_id: 7, at: new Date(0) }, () =>
     db.update(todo).set({ done: true }).where(eq(todo.id, 1)),
@@ -44,18 +44,20 @@ async function read() {
     deleted: await keys(bemi.deleted()),
     before: await keys(bemi.before({ task: "b" })),
     before_not: await keys(bemi.beforeNot({ task: "b" })),
-    after: await keys(bemi.after({ task: "it's */ % \"c\"" })),
+    after: await keys(bemi.after({ task: 'it\'s */ % "c"' })),
     after_not: await keys(bemi.updated(), bemi.afterNot({ done: true })),
     context: await keys(bemi.context({ user_id: "ann" })),
     context_within: await keys(bemi.context({ tags: ["b"] })),
     context_as_sent: await keys(bemi.context({ at: new Date(0) })),
     context_not: await keys(bemi.contextNot({ user_id: "ann" })),
-    fields: await Promise.all(
-      ["done", "task", "id"].map((name) => keys(bemi.fieldChanged(name))),
-    ),
+    fields: await Promise.all(["done", "task", "id"].map((name) => keys(bemi.fieldChanged(name)))),
     diffs: all.map((change) => bemi.diff(change)),
     newest: (
-      await db.select().from(changes).orderBy(...bemi.newestFirst()).limit(2)
+      await db
+        .select()
+        .from(changes)
+        .orderBy(...bemi.newestFirst())
+        .limit(2)
     ).map((change) => change.operation),
     types: [typeof all[0].position, all[0].committedAt.constructor.name, typeof all[0].ordinal],
   };

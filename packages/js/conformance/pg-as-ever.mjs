@@ -20,7 +20,8 @@ process.on("uncaughtException", (error) => thrown.push(error.message));
 const seen = ({ command, rowCount, rows }) => ({ command, rowCount, rows });
 const outcome = (promise) =>
   Promise.race([pause(5000, "hangs", { ref: false }), promise]).then(
-    (result) => (Array.isArray(result) ? result.map(seen) : result?.command ? seen(result) : result),
+    (result) =>
+      Array.isArray(result) ? result.map(seen) : result?.command ? seen(result) : result,
     ({ code, message }) => `${code}: ${message}`,
   );
 const outcomes = (...promises) => Promise.all(promises.map(outcome));
@@ -36,7 +37,11 @@ const stories = {
   async "all is done, and only then the queue is empty"({ opened }) {
     const client = await opened();
     client.on("drain", () => client.end());
-    return outcomes(client.query(insert), client.query(`${insert}; ${insert}`), client.query(insert));
+    return outcomes(
+      client.query(insert),
+      client.query(`${insert}; ${insert}`),
+      client.query(insert),
+    );
   },
   async "there is no server"({ opened }) {
     const client = await opened({ connectionString: undefined, host: "127.0.0.1", port: 1 }, false);

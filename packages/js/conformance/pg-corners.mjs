@@ -22,7 +22,11 @@ async function opened(settings = {}) {
   return client;
 }
 
-const failure = (promise) => promise.then(() => "nothing", (error) => error.message);
+const failure = (promise) =>
+  promise.then(
+    () => "nothing",
+    (error) => error.message,
+  );
 
 const stories = {
   async "a prepared statement that fails is prepared again"(client) {
@@ -105,7 +109,7 @@ const stories = {
     await client.end();
   },
   async "in pipeline mode"() {
-    if (!("pipeline" in pg.Client.prototype) && !(new pg.Client({ pipeline: true }).pipeline)) return;
+    if (!("pipeline" in pg.Client.prototype) && !new pg.Client({ pipeline: true }).pipeline) return;
     const client = await opened({ pipeline: true });
     const texts = [
       "begin",

@@ -284,7 +284,12 @@ async function problem(answer: Response): Promise<ProblemError> {
     return new ProblemError(answer.status, parse(text) as ProblemError["problem"], retryAfter);
   }
   const { status, statusText } = answer;
-  const told = { type: "about:blank", title: statusText, status, detail: `${status} ${statusText}` };
+  const told = {
+    type: "about:blank",
+    title: statusText,
+    status,
+    detail: `${status} ${statusText}`,
+  };
   // What stands before the API is asked again where it can't reach it.
   return new ProblemError(status, told, retryAfter ?? (status >= 502 ? RETRY / 1000 : undefined));
 }

@@ -3,16 +3,8 @@
  * with it: `changes` is the view, and what people ask of it are conditions.
  */
 
-import { and, type AnyColumn, asc, desc, eq, not, type SQL, sql } from "drizzle-orm";
-import {
-  bigint,
-  integer,
-  jsonb,
-  pgSchema,
-  text,
-  timestamp,
-  uuid,
-} from "drizzle-orm/pg-core";
+import { type AnyColumn, and, asc, desc, eq, not, type SQL, sql } from "drizzle-orm";
+import { bigint, integer, jsonb, pgSchema, text, timestamp, uuid } from "drizzle-orm/pg-core";
 
 import { containing, difference, type Image } from "./internal/change.js";
 import { install as installPool, type Options } from "./pg.js";
@@ -85,8 +77,7 @@ export const before = (values: Image): SQL => contains(changes.before, JSON.stri
 /** Those whose row after them had these values. */
 export const after = (values: Image): SQL => contains(changes.after, JSON.stringify(values));
 /** Those whose context has these members; values become JSON as they do when they are sent. */
-export const context = (values: Image): SQL =>
-  contains(changes.context, containing(values));
+export const context = (values: Image): SQL => contains(changes.context, containing(values));
 
 export const beforeNot = (values: Image): SQL => not(before(values));
 export const afterNot = (values: Image): SQL => not(after(values));

@@ -7,19 +7,19 @@ export {
   currentContext,
   mergeContext,
   setContext,
-  withContext,
   type Values,
+  withContext,
 } from "./context/current.js";
-export type { Options } from "./context/sender.js";
-export {
-  jobContext,
-  jobHeaders,
-  outgoingHeaders,
-  type OutgoingOptions,
-} from "./context/tracing.js";
 export {
   bemiContext,
   currentBemiContext,
   mergeBemiContext,
   setBemiContext,
 } from "./context/names.js";
+export type { Options } from "./context/sender.js";
+export {
+  jobContext,
+  jobHeaders,
+  type OutgoingOptions,
+  outgoingHeaders,
+} from "./context/tracing.js";

@@ -37,7 +37,10 @@ const INSTALLED = Symbol.for("bemi.mikro-orm");
  * @returns the ORM, once its pool is there.
  * @throws TypeError for an ORM of another database, and for an option that there is not
  */
-export async function install<Given extends Orm>(orm: Given, options: Options = {}): Promise<Given> {
+export async function install<Given extends Orm>(
+  orm: Given,
+  options: Options = {},
+): Promise<Given> {
   if ("sql" in options) {
     throw new TypeError(
       "MikroORM's statements have the values of their parameters in their text, so that bemi " +

@@ -21,8 +21,7 @@ export interface NextOptions<Arguments extends readonly unknown[]> {
 }
 
 /** Options of `withRouteContext`. */
-export interface RouteOptions<Arguments extends readonly unknown[]>
-  extends NextOptions<Arguments> {
+export interface RouteOptions<Arguments extends readonly unknown[]> extends NextOptions<Arguments> {
   /** The route's template; by default it is made of the path and of the route's parameters. */
   endpoint?: string;
 }

@@ -1,7 +1,7 @@
 /** Sends the current context through Sequelize 6, on PostgreSQL with `pg`. */
 
-import { Sender } from "./context/sender.js";
 import { warnOnce } from "./context/notice.js";
+import { Sender } from "./context/sender.js";
 import { install as installClient, type Options } from "./pg.js";
 
 export type { Options } from "./context/sender.js";

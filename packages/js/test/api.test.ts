@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-
-import fc from "fast-check";
-
 import { type Change, Client, ExactNumber, ProblemError } from "bemi/api";
+import fc from "fast-check";
 import { events } from "#bemi/internal/api/events.js";
 import { parse } from "#bemi/internal/api/exact.js";
 
@@ -51,7 +49,9 @@ test("what JavaScript can hold is what JSON.parse makes of it", () => {
 });
 
 test("texts are never taken for numbers", () => {
-  const hostile = fc.array(fc.constantFrom('"', "\\", "number:", ":", "1e400", "12345678901234567890"));
+  const hostile = fc.array(
+    fc.constantFrom('"', "\\", "number:", ":", "1e400", "12345678901234567890"),
+  );
   fc.assert(
     fc.property(fc.array(hostile.map((parts) => parts.join(""))), (texts) => {
       const given = JSON.stringify([...texts, "end"]).replace('"end"', "12345678901234567890");

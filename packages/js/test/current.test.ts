@@ -8,8 +8,8 @@ import {
   currentContext,
   mergeContext,
   setContext,
-  withContext,
   type Values,
+  withContext,
 } from "bemi";
 import { peek } from "#bemi/context/current.js";
 import { encode } from "#bemi/context/wire.js";
@@ -44,7 +44,10 @@ test("a query that is returned before it has begun runs inside", async () => {
   assert.deepEqual(await asked, { a: 1 });
   assert.deepEqual(await asked, { a: 1 });
   const never = { then: 7 };
-  assert.equal(withContext({ a: 1 }, () => never), never);
+  assert.equal(
+    withContext({ a: 1 }, () => never),
+    never,
+  );
 });
 
 test("what is set for the whole program is not altered by what requests set", async () => {
@@ -59,7 +62,10 @@ test("what is set for the whole program is not altered by what requests set", as
       };
       const both = Promise.all([1, 2].map((id) => after(1).then(() => request(id))));
       void both.then((seen) => {
-        assert.deepEqual(seen, [1, 2].map((id) => ({ service: "api", user_id: id, job: id })));
+        assert.deepEqual(
+          seen,
+          [1, 2].map((id) => ({ service: "api", user_id: id, job: id })),
+        );
         assert.deepEqual(currentContext(), { service: "api" });
         done();
       });
@@ -69,7 +75,10 @@ test("what is set for the whole program is not altered by what requests set", as
 });
 
 alone("a block gives what its function returns, a promise too", async () => {
-  assert.equal(withContext({ a: 1 }, () => 7), 7);
+  assert.equal(
+    withContext({ a: 1 }, () => 7),
+    7,
+  );
   const promise = withContext({ a: 1 }, async () => {
     await after(1);
     return currentContext();
@@ -83,7 +92,10 @@ alone("a block ends its context also on an error", async () => {
     throw new RangeError();
   };
   assert.throws(() => withContext({ user_id: 1 }, fails), RangeError);
-  await assert.rejects(withContext({ user_id: 1 }, async () => after(1).then(fails)), RangeError);
+  await assert.rejects(
+    withContext({ user_id: 1 }, async () => after(1).then(fails)),
+    RangeError,
+  );
   assert.deepEqual(currentContext(), {});
 });
 
@@ -136,7 +148,10 @@ test("many at once keep theirs apart", async () => {
       return currentContext();
     });
   const ids = Array.from({ length: 500 }, (_, id) => id);
-  assert.deepEqual(await Promise.all(ids.map(one)), ids.map((id) => ({ user_id: id, job: id })));
+  assert.deepEqual(
+    await Promise.all(ids.map(one)),
+    ids.map((id) => ({ user_id: id, job: id })),
+  );
 });
 
 test("a member may have any name", () => {
@@ -177,7 +192,10 @@ test("functions are called once, whoever wants their value", () => {
 
 test("a function that returns nothing is no member", () => {
   const values = { user_id: () => undefined, team: () => null, plan: null, none: undefined };
-  assert.equal(withContext(values, () => encode(peek())), '{"plan":null}');
+  assert.equal(
+    withContext(values, () => encode(peek())),
+    '{"plan":null}',
+  );
 });
 
 test("a function that fails, or is async, is named instead, and harms nobody", async () => {

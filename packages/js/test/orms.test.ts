@@ -5,12 +5,11 @@ import { test } from "node:test";
 
 import { EntitySchema, MikroORM } from "@mikro-orm/postgresql";
 import { PrismaPg } from "@prisma/adapter-pg";
-import type { Request, RequestHandler } from "express";
-import { DataSource, type FindManyOptions } from "typeorm";
-
 import * as mikroOrm from "bemi/mikro-orm";
 import { bemiMiddleware, withBemi } from "bemi/prisma";
 import { Change, ChangeSchema, install, setContext } from "bemi/typeorm";
+import type { Request, RequestHandler } from "express";
+import { DataSource, type FindManyOptions } from "typeorm";
 
 const misspelt = { redacted: true } as object;
 const address = { host: "127.0.0.1", port: 1 };

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
 import { withContext } from "bemi";
+import { COMMIT, type Options, Sender } from "#bemi/context/sender.js";
 import { state } from "#bemi/context/state.js";
-import { COMMIT, Sender, type Options } from "#bemi/context/sender.js";
 
 import { Session } from "./session.js";
 

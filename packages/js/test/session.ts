@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 
 import { parse } from "#bemi/context/json.js";
-import { Sender, type Options } from "#bemi/context/sender.js";
+import { type Options, Sender } from "#bemi/context/sender.js";
 
 /** A connection of which only the sender is there: what it would send, in order. */
 export class Session {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { currentContext, withContext, type Values } from "bemi";
+import { currentContext, type Values, withContext } from "bemi";
 import { parse } from "#bemi/context/json.js";
 import { readRequestId, readTraceparent } from "#bemi/context/tracing.js";
 import { encode } from "#bemi/context/wire.js";
@@ -54,13 +54,17 @@ function after(steps: Merged["steps"]): Values {
   return inside(open);
 }
 
-for (const each of cases<{ name: string; header: string; trace_id: string | null }>("traceparent")) {
+for (const each of cases<{ name: string; header: string; trace_id: string | null }>(
+  "traceparent",
+)) {
   test(`traces follow the spec: ${each.name}`, () => {
     assert.equal(readTraceparent(each.header)?.id ?? null, each.trace_id);
   });
 }
 
-for (const each of cases<{ name: string; header: string; request_id: string | null }>("request_id")) {
+for (const each of cases<{ name: string; header: string; request_id: string | null }>(
+  "request_id",
+)) {
   test(`ids of requests follow the spec: ${each.name}`, () => {
     assert.equal(readRequestId(each.header) ?? null, each.request_id);
   });

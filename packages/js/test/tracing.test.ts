@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { currentContext, jobContext, jobHeaders, outgoingHeaders, withContext } from "bemi";
 import { headerOf } from "#bemi/context/headers.js";
-import { checkOptions, keyOf, valuesOf, type Trust } from "#bemi/context/request.js";
+import { checkOptions, keyOf, type Trust, valuesOf } from "#bemi/context/request.js";
 import { readTraceparent, traceValues } from "#bemi/context/tracing.js";
 import { encode } from "#bemi/context/wire.js";
 
@@ -33,7 +33,10 @@ test("what goes out", () => {
       password: "***",
       _bemi: { redacted: ["password"] },
     });
-    assert.deepEqual(Object.keys(outgoingHeaders({ context: false })), ["X-Request-ID", "traceparent"]);
+    assert.deepEqual(Object.keys(outgoingHeaders({ context: false })), [
+      "X-Request-ID",
+      "traceparent",
+    ]);
     assert.deepEqual(Object.keys(jobHeaders()), ["bemi-context", "traceparent"]);
   });
   assert.equal(asked, 1);
@@ -78,7 +81,11 @@ const CALLER: Record<string, string> = {
   "X-Request-ID": "req-1",
   traceparent: PARENT,
   "bemi-context": JSON.stringify({
-    user_id: 42, request_id: "no", endpoint: "/caller", method: "GET", plan: "free",
+    user_id: 42,
+    request_id: "no",
+    endpoint: "/caller",
+    method: "GET",
+    plan: "free",
   }),
 };
 const OWN = { endpoint: "/own", method: "PUT" };
@@ -118,7 +125,8 @@ for (const [trust, values] of taken) {
     const { request_id: id, ...seen } = begun(CALLER, trust === undefined ? {} : { trust });
     const { request_id: given, ...more } = values;
     assert.deepEqual(seen, { ...OWN, ...more });
-    if (given === undefined) assert.match(String(id), /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+    if (given === undefined)
+      assert.match(String(id), /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
     else assert.equal(id, given);
   });
 }
@@ -131,15 +139,24 @@ test("headers are found in whichever form a framework has them", () => {
     new Map([["x-request-id", "a"]]),
     { "x-request-id": ["a"] },
   ];
-  assert.deepEqual(forms.map((form) => headerOf(form, "X-Request-ID")), Array(5).fill("a"));
+  assert.deepEqual(
+    forms.map((form) => headerOf(form, "X-Request-ID")),
+    Array(5).fill("a"),
+  );
   for (const none of [undefined, null, "a", {}, { headers: null }, new Headers()]) {
     assert.equal(headerOf(none, "X-Request-ID"), undefined);
   }
 });
 
 test("of several traces none is the right one", () => {
-  assert.equal(headerOf({ headersDistinct: { traceparent: [PARENT, PARENT] } }, "traceparent"), undefined);
-  const both = new Headers([["traceparent", PARENT], ["traceparent", PARENT]]);
+  assert.equal(
+    headerOf({ headersDistinct: { traceparent: [PARENT, PARENT] } }, "traceparent"),
+    undefined,
+  );
+  const both = new Headers([
+    ["traceparent", PARENT],
+    ["traceparent", PARENT],
+  ]);
   assert.equal(readTraceparent(headerOf(both, "traceparent")), undefined);
 });
 
@@ -162,7 +179,14 @@ const users: [unknown, unknown][] = [
   [{ id: null, username: "ann" }, "ann"],
   [{ id: 0, username: "ann" }, 0],
   [{ password: "p" }, undefined],
-  [{ get id() { throw new Error(); } }, undefined],
+  [
+    {
+      get id() {
+        throw new Error();
+      },
+    },
+    undefined,
+  ],
   [{}, undefined],
 ];
 

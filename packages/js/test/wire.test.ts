@@ -1,10 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { runInNewContext } from "node:vm";
-
-import fc from "fast-check";
-
 import type { Values } from "bemi";
+import fc from "fast-check";
 import { parse } from "#bemi/context/json.js";
 import { encode, LIMIT } from "#bemi/context/wire.js";
 
@@ -24,14 +22,28 @@ const encoded: [string, unknown, unknown][] = [
   ["NaN", NaN, "NaN"],
   ["infinities", [Infinity, -Infinity], ["Infinity", "-Infinity"]],
   ["a large number", 1e300, 1e300],
-  ["a map", new Map<unknown, unknown>([[1, "a"], [null, "b"], ["c", new Set([3])]]),
-    { 1: "a", null: "b", c: [3] }],
+  [
+    "a map",
+    new Map<unknown, unknown>([
+      [1, "a"],
+      [null, "b"],
+      ["c", new Set([3])],
+    ]),
+    { 1: "a", null: "b", c: [3] },
+  ],
   ["what says itself what it is", new Money(), "12.50"],
   ["an address", new URL("https://example.org/a?b"), "https://example.org/a?b"],
   ["an object without a prototype", Object.assign(Object.create(null), { a: 1 }), { a: 1 }],
-  ["an object of another realm", runInNewContext("({ a: new Map([[1, new Date(0)]]) })"),
-    { a: { 1: "1970-01-01T00:00:00.000Z" } }],
-  ["what is not there", { a: undefined, b: [undefined, , 1] }, { b: [null, null, 1] }],
+  [
+    "an object of another realm",
+    runInNewContext("({ a: new Map([[1, new Date(0)]]) })"),
+    { a: { 1: "1970-01-01T00:00:00.000Z" } },
+  ],
+  [
+    "what is not there",
+    { a: undefined, b: Object.assign(Array(3), { 2: 1 }) },
+    { b: [null, null, 1] },
+  ],
 ];
 
 for (const [name, value, result] of encoded) {
@@ -57,7 +69,15 @@ const replaced: [string, unknown, string][] = [
   ["an error", new RangeError("secret"), "RangeError"],
   ["no date", new Date(NaN), "Date"],
   ["an integer of thousands of digits", 1n << 100_000n, "BigInt"],
-  ["one that fails", { get a() { throw new Error(); } }, "Object"],
+  [
+    "one that fails",
+    {
+      get a() {
+        throw new Error();
+      },
+    },
+    "Object",
+  ],
   ["one that refuses to be looked at", refusing(), "Object"],
   ["one that lies about its name", { constructor: { name: 7 }, __proto__: new Tenant() }, "Object"],
 ];
@@ -99,12 +119,15 @@ test("what goes on for ever by its own account ends", () => {
   holes.length = 2 ** 32 - 1;
   const content = encode({ user_id: 7, endless: new Endless([["b", 2]]), holes });
   const read = JSON.parse(content) as Values;
-  assert.deepEqual({ ...read, holes: null }, {
-    user_id: 7,
-    endless: { b: 2 },
-    holes: null,
-    _bemi: { truncated: ["holes"] },
-  });
+  assert.deepEqual(
+    { ...read, holes: null },
+    {
+      user_id: 7,
+      endless: { b: 2 },
+      holes: null,
+      _bemi: { truncated: ["holes"] },
+    },
+  );
 });
 
 const cut: [string, () => Values, string[]][] = [
@@ -114,8 +137,11 @@ const cut: [string, () => Values, string[]][] = [
   ["nested", () => ({ a: { b: "x".repeat(2_000_000), c: 1 } }), ["a.b"]],
   ["a list", () => ({ items: Array.from({ length: 250_000 }, (_, at) => at) }), ["items"]],
   ["two", () => ({ x: "x".repeat(900_000), y: "y".repeat(800_000), z: "z" }), ["x", "y"]],
-  ["many", () => Object.fromEntries(Array.from({ length: 80_000 }, (_, at) => [`n_${at}`, at])),
-    [""]],
+  [
+    "many",
+    () => Object.fromEntries(Array.from({ length: 80_000 }, (_, at) => [`n_${at}`, at])),
+    [""],
+  ],
   ["a name", () => ({ ["n".repeat(2_000_000)]: 1 }), [""]],
 ];
 
@@ -175,12 +201,18 @@ test("whatever goes in, what comes out is a JSON object of the size that it may 
 
 test("any JSON is read as what it says, and integers exactly", () => {
   const rounded = (value: unknown) =>
-    JSON.stringify(value, (_, each) => (typeof each === "bigint" ? Number(each) : (each as unknown)));
+    JSON.stringify(value, (_, each) =>
+      typeof each === "bigint" ? Number(each) : (each as unknown),
+    );
   const json = fc.json({ stringUnit: "binary" });
   fc.assert(
     fc.property(json, (text) => assert.equal(rounded(parse(text)), rounded(JSON.parse(text)))),
   );
-  const texts = fc.tuple(fc.bigInt(), fc.string(), fc.double({ noNaN: true, noDefaultInfinity: true }));
+  const texts = fc.tuple(
+    fc.bigInt(),
+    fc.string(),
+    fc.double({ noNaN: true, noDefaultInfinity: true }),
+  );
   fc.assert(
     fc.property(texts, ([number, text, double]) => {
       const padded = `${text}1234567890123456789`;

@@ -35,7 +35,9 @@ export class Library extends Database {
   async query(on, statement, parameters) {
     const [first, ...rest] = parameters.length ? statement.split("{}") : [statement];
     const asked = sql.raw(first);
-    rest.forEach((part, index) => asked.append(sql`${parameters[index]}`).append(sql.raw(part)));
+    for (const [index, part] of rest.entries()) {
+      asked.append(sql`${parameters[index]}`).append(sql.raw(part));
+    }
     try {
       const result = await on.execute(asked);
       return { rows: lists(result), count: result.rowCount };
@@ -47,7 +49,10 @@ export class Library extends Database {
   async models() {
     const { database } = this;
     await database.insert(todo).values({ task: "one" });
-    await database.insert(todo).values([{ task: "two" }, { task: "three" }]).returning();
+    await database
+      .insert(todo)
+      .values([{ task: "two" }, { task: "three" }])
+      .returning();
     await database.update(todo).set({ n: 1 }).where(eq(todo.task, "one"));
     const again = { id: 1, task: "again" };
     await database.insert(todo).values(again).onConflictDoUpdate({ target: todo.id, set: again });

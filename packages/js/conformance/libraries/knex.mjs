@@ -41,7 +41,9 @@ export class Library extends Database {
   async models() {
     const { database } = this;
     await database("todo").insert({ task: "one" });
-    await database("todo").insert([{ task: "two" }, { task: "three" }]).returning("id");
+    await database("todo")
+      .insert([{ task: "two" }, { task: "three" }])
+      .returning("id");
     await database("todo").where({ task: "one" }).update({ n: 1 });
     await database("todo").insert({ id: 1, task: "again" }).onConflict("id").merge();
     await database.batchInsert("todo", [{ task: "four" }, { task: "five" }, { task: "six" }], 2);
@@ -55,7 +57,9 @@ export class Library extends Database {
       await outer("todo").insert({ task: "eight" });
     });
     await database("todo").where({ task: "two" }).del();
-    await database.with("gone", database("todo").where({ n: 1 }).del().returning("id")).from("gone");
+    await database
+      .with("gone", database("todo").where({ n: 1 }).del().returning("id"))
+      .from("gone");
     const texts = [];
     for await (const row of database("todo").orderBy("id").stream()) texts.push(row.task);
     return texts;

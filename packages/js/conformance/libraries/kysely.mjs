@@ -56,7 +56,9 @@ export class Library extends Database {
     const { database } = this;
     const insert = (on, values) => on.insertInto("todo").values(values);
     await insert(database, { task: "one" }).execute();
-    await insert(database, [{ task: "two" }, { task: "three" }]).returning("id").execute();
+    await insert(database, [{ task: "two" }, { task: "three" }])
+      .returning("id")
+      .execute();
     await database.updateTable("todo").set({ n: 1 }).where("task", "=", "one").execute();
     const again = insert(database, { id: 1, task: "again" });
     await again.onConflict((on) => on.column("id").doUpdateSet({ task: "again" })).execute();

@@ -1,9 +1,9 @@
 // node-postgres: one client, and for requests at once a pool.
 
+import { pipeline } from "node:stream/promises";
 import { install } from "bemi/pg";
 import pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
-import { pipeline } from "node:stream/promises";
 
 import { inTurns, numbered, pooled } from "../library.mjs";
 

@@ -3,9 +3,9 @@
 //
 // Its transactions are functions: one that begins with its first statement waits for the commit.
 
+import { createRequire } from "node:module";
 import { withContext } from "bemi";
 import { bemiMiddleware, withBemi, withBemiExtension } from "bemi/prisma";
-import { createRequire } from "node:module";
 
 import { Block, inTurns, numbered } from "../library.mjs";
 

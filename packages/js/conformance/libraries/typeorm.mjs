@@ -1,7 +1,7 @@
 // TypeORM: one QueryRunner; for requests at once the pool of a data source.
 
-import { Change, ChangeSchema, install, setContext } from "bemi/typeorm";
 import { withContext } from "bemi";
+import { Change, ChangeSchema, install, setContext } from "bemi/typeorm";
 import pg from "pg";
 import { DataSource, EntitySchema } from "typeorm";
 

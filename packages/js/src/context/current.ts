@@ -30,10 +30,7 @@ const EMPTY: Values = Object.freeze({});
  * @returns what the function returns, a promise too
  * @throws TypeError where `values` is no object
  */
-export function withContext<Result>(
-  values: object | null | undefined,
-  run: () => Result,
-): Result {
+export function withContext<Result>(values: object | null | undefined, run: () => Result): Result {
   return runWith({ ...peek(), ...lazily(values) }, run);
 }
 

@@ -4,12 +4,12 @@
 import { currentContext, mergeContext, setContext } from "./current.js";
 
 export {
+  /** @deprecated the name of an earlier package; use `currentContext` */
+  currentContext as currentBemiContext,
+  /** @deprecated the name of an earlier package; use `mergeContext` */
+  mergeContext as mergeBemiContext,
   /** @deprecated the name of an earlier package; use `setContext` */
   setContext as setBemiContext,
   /** @deprecated the name of an earlier package; use `setContext` */
   setContext as bemiContext,
-  /** @deprecated the name of an earlier package; use `mergeContext` */
-  mergeContext as mergeBemiContext,
-  /** @deprecated the name of an earlier package; use `currentContext` */
-  currentContext as currentBemiContext,
 };

@@ -12,10 +12,10 @@ import {
   CONTEXT,
   newRequestId,
   openTelemetry,
+  REQUEST_ID,
   readContext,
   readRequestId,
   readTraceparent,
-  REQUEST_ID,
   TRACEPARENT,
   traceOf,
   traceValues,
@@ -99,7 +99,11 @@ export function valuesOf(request: Request): Values {
 }
 
 function knownUser(users: Request["users"]): unknown {
-  const found = quietly(() => users?.().map(keyOf).find((key) => key !== undefined));
+  const found = quietly(() =>
+    users?.()
+      .map(keyOf)
+      .find((key) => key !== undefined),
+  );
   return found;
 }
 

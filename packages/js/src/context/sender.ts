@@ -303,7 +303,12 @@ function functionNames(functions: Iterable<string>): ReadonlySet<string> {
 }
 
 function functionName(name: string): string {
-  const bare = name.toLowerCase().split(".").at(-1)?.replace(/^"+|"+$/g, "") ?? "";
+  const bare =
+    name
+      .toLowerCase()
+      .split(".")
+      .at(-1)
+      ?.replace(/^"+|"+$/g, "") ?? "";
   if (bare === "" || /[() ]/.test(bare)) {
     throw new TypeError(`functions takes names without parentheses, not ${JSON.stringify(name)}`);
   }

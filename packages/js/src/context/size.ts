@@ -29,7 +29,10 @@ export function cutMembers(
     kept.push(name);
   }
   const available = kept.reduce((rest, name) => rest - (names.get(name) ?? 0), room - 2);
-  const share = level(kept.map((name) => sizes.get(name) ?? 0), available);
+  const share = level(
+    kept.map((name) => sizes.get(name) ?? 0),
+    available,
+  );
   return new Map(
     kept.map((name) => [name, cut(value.get(name) ?? null, share, [...path, name], truncated)]),
   );

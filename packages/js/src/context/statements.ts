@@ -25,23 +25,74 @@ export interface Statement {
 }
 
 const READ: Statement = {
-  writes: false, wrappable: true, several: false, controls: [], roles: false,
+  writes: false,
+  wrappable: true,
+  several: false,
+  controls: [],
+  roles: false,
 };
 const WRITE: Statement = { ...READ, writes: true };
 
 const WRITES = new Set(["insert", "update", "delete", "merge"]);
 const DDL = new Set([
-  "create", "alter", "drop", "comment", "grant", "import", "reassign", "revoke", "security",
+  "create",
+  "alter",
+  "drop",
+  "comment",
+  "grant",
+  "import",
+  "reassign",
+  "revoke",
+  "security",
 ]);
 const SETTERS: ReadonlySet<string> = new Set(["set_config"]);
 // What `create`, `alter` and `drop` may name inside of a transaction block.
 const IN_BLOCK = new Set([
-  "aggregate", "cast", "collation", "column", "constraint", "conversion", "default", "domain",
-  "event", "extension", "foreign", "function", "global", "group", "index", "language", "local",
-  "materialized", "operator", "or", "owned", "policy", "procedural", "procedure", "publication",
-  "recursive", "role", "routine", "rule", "schema", "sequence", "server", "statistics", "table",
-  "temp", "temporary", "text", "transform", "trigger", "trusted", "type", "unique", "unlogged",
-  "user", "view",
+  "aggregate",
+  "cast",
+  "collation",
+  "column",
+  "constraint",
+  "conversion",
+  "default",
+  "domain",
+  "event",
+  "extension",
+  "foreign",
+  "function",
+  "global",
+  "group",
+  "index",
+  "language",
+  "local",
+  "materialized",
+  "operator",
+  "or",
+  "owned",
+  "policy",
+  "procedural",
+  "procedure",
+  "publication",
+  "recursive",
+  "role",
+  "routine",
+  "rule",
+  "schema",
+  "sequence",
+  "server",
+  "statistics",
+  "table",
+  "temp",
+  "temporary",
+  "text",
+  "transform",
+  "trigger",
+  "trusted",
+  "type",
+  "unique",
+  "unlogged",
+  "user",
+  "view",
 ]);
 const READERS = new Set(["values", "table", "declare", "fetch"]);
 const NONE: ReadonlySet<string> = new Set();
@@ -70,10 +121,11 @@ export function classify(text: string, functions: ReadonlySet<string> = NONE): S
   if (found === undefined) {
     found = classifyAnew(text, functions);
     // The oldest one goes: maps keep the order in which they were filled.
-    if (cache.size >= MOST_CACHED) for (const oldest of cache.keys()) {
-      cache.delete(oldest);
-      break;
-    }
+    if (cache.size >= MOST_CACHED)
+      for (const oldest of cache.keys()) {
+        cache.delete(oldest);
+        break;
+      }
     cache.set(text, found);
   }
   return found;
@@ -157,8 +209,7 @@ function savepoint(words: readonly string[]): string {
 /** Whether a part of it may write; `for update` and `for no key update` do not. */
 function holdsWrite(words: readonly string[]): boolean {
   return words.some(
-    (word, at) =>
-      at > 0 && WRITES.has(word) && !["for", "key", "."].includes(words[at - 1] ?? ""),
+    (word, at) => at > 0 && WRITES.has(word) && !["for", "key", "."].includes(words[at - 1] ?? ""),
   );
 }
 

@@ -9,8 +9,8 @@ import { types } from "node:util";
 
 import { dump, type Json, type JsonObject } from "./json.js";
 import { isLazy } from "./lazy.js";
-import type { Values } from "./state.js";
 import { cutMembers } from "./size.js";
+import type { Values } from "./state.js";
 
 export const PREFIX = "_bemi";
 
@@ -99,7 +99,9 @@ class Encoder {
     if (paths.length > MAX_NOTES) return;
     if (dump(text).length > MAX_PATH) {
       // No character takes more than the twelve of an escaped surrogate pair.
-      text = Array.from(text.slice(0, MAX_PATH)).slice(0, Math.floor(MAX_PATH / 12)).join("");
+      text = Array.from(text.slice(0, MAX_PATH))
+        .slice(0, Math.floor(MAX_PATH / 12))
+        .join("");
       text += ELLIPSIS;
     }
     if (!paths.includes(text)) paths.push(paths.length < MAX_NOTES ? text : ELLIPSIS);

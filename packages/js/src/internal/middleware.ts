@@ -1,7 +1,7 @@
 /** What Express and its like take as a middleware, without the types of any of them. */
 
-import { customised } from "../context/request.js";
 import { withContext } from "../context/current.js";
+import { customised } from "../context/request.js";
 
 export type Middleware<Request> = (
   request: Request,

@@ -6,11 +6,10 @@ import { after, before, test } from "node:test";
 import { ApolloServer } from "@apollo/server";
 import { startStandaloneServer } from "@apollo/server/standalone";
 import { expressMiddleware } from "@as-integrations/express5";
-import express from "express";
-
 import { currentContext, withContext } from "bemi";
 import { BemiApolloServerPlugin, contextPlugin } from "bemi/apollo";
 import { contextMiddleware } from "bemi/express";
+import express from "express";
 
 import { answer, CALLER, json, manyAtOnce, type Seen, sent, TRACE, work } from "./requests.js";
 
@@ -28,7 +27,11 @@ const resolvers = {
     completeTodo: async (_: unknown, { id }: { id: string }) => JSON.stringify(await work(id)),
   },
 };
-const context = async ({ req }: { req: { headers: Record<string, unknown> } }): Promise<Context> => {
+const context = async ({
+  req,
+}: {
+  req: { headers: Record<string, unknown> };
+}): Promise<Context> => {
   const id = req.headers["x-user"];
   return Promise.resolve(typeof id === "string" ? { user: { id } } : {});
 };
@@ -87,7 +90,10 @@ test("operations of one batch have theirs, too", async () => {
   const batch = Array.from({ length: 50 }, (_, id) => ({ query, variables: { id: `${id}` } }));
   const answers = (await answer(url, json("POST", batch))) as unknown as Answered[];
   const seen = answers.flatMap(all);
-  assert.deepEqual(seen.map(({ step }) => step), batch.map(({ variables }) => variables.id));
+  assert.deepEqual(
+    seen.map(({ step }) => step),
+    batch.map(({ variables }) => variables.id),
+  );
 });
 
 test("an operation without a name is called by its fields", async () => {

@@ -1,11 +1,9 @@
 import assert from "node:assert/strict";
 import { hostname } from "node:os";
 import { test } from "node:test";
-
-import { FlowProducer, Queue, QueueEvents, Worker, type Job } from "bullmq";
-
 import { mergeContext, outgoingHeaders, withContext } from "bemi";
 import { install, withJobContext } from "bemi/bullmq";
+import { FlowProducer, type Job, Queue, QueueEvents, Worker } from "bullmq";
 
 import { CALLER, type Seen, work } from "./requests.js";
 

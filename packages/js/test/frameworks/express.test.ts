@@ -2,11 +2,9 @@ import assert from "node:assert/strict";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
-
-import express, { type Request, type RequestHandler } from "express";
-
 import { setContext } from "bemi";
 import { bemiMiddleware, contextMiddleware } from "bemi/express";
+import express, { type Request, type RequestHandler } from "express";
 
 import { answer, CALLER, json, manyAtOnce, sent, TRACE, work } from "./requests.js";
 
@@ -54,7 +52,8 @@ after(() => server.close());
 
 test("many requests at once, each with its own context", async () => {
   await manyAtOnce(
-    (id, headers) => answer(`${url}/todos/${id}?x=1`, json("PUT", { id }, { ...headers, "x-user": id })),
+    (id, headers) =>
+      answer(`${url}/todos/${id}?x=1`, json("PUT", { id }, { ...headers, "x-user": id })),
     (id) => ({ endpoint: "/todos/:id", method: "PUT", user_id: id }),
   );
 });

@@ -1,10 +1,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-
-import fastify, { type FastifyRequest } from "fastify";
-
 import { mergeContext } from "bemi";
 import { contextPlugin } from "bemi/fastify";
+import fastify, { type FastifyRequest } from "fastify";
 
 import { answer, CALLER, json, manyAtOnce, sent, TRACE, work } from "./requests.js";
 
@@ -35,7 +33,8 @@ after(() => app.close());
 
 test("many requests at once, each with its own context", async () => {
   await manyAtOnce(
-    (id, headers) => answer(`${url}/todos/${id}`, json("PUT", { id }, { ...headers, "x-user": id })),
+    (id, headers) =>
+      answer(`${url}/todos/${id}`, json("PUT", { id }, { ...headers, "x-user": id })),
     (id) => ({ endpoint: "/todos/:id", method: "PUT", user_id: id, hook: "onRequest" }),
   );
 });

@@ -11,7 +11,8 @@ import { openTelemetry } from "#bemi/context/tracing.js";
 
 import { CALLER, sent, TRACE } from "./requests.js";
 
-const begun = (headers: object) => valuesOf({ headers: new Headers({ ...headers }), endpoint: () => "/" });
+const begun = (headers: object) =>
+  valuesOf({ headers: new Headers({ ...headers }), endpoint: () => "/" });
 
 test("the current span of OpenTelemetry says which trace it is", () => {
   assert.equal(openTelemetry(), undefined);

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import type { AddressInfo } from "node:net";
 import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 
 import { initTRPC } from "@trpc/server";
-import { createHTTPServer, type CreateHTTPContextOptions } from "@trpc/server/adapters/standalone";
+import { type CreateHTTPContextOptions, createHTTPServer } from "@trpc/server/adapters/standalone";
 
 import { withContext } from "bemi";
 import { bemiTRPCMiddleware, contextMiddleware } from "bemi/trpc";
@@ -61,8 +61,13 @@ test("many calls at once, each with its own context", async () => {
 test("calls of one batch have theirs, too", async () => {
   const body = json("POST", { 0: "1", 1: "2" }, { "x-request-id": "req-1" });
   const answers = await answer(`${url}/todo.complete,todo.complete?batch=1`, body);
-  const steps = (answers as unknown as { result: { data: Seen } }[]).map(({ result }) => result.data);
-  assert.deepEqual(steps.map((seen) => seen["step"]), ["1", "2"]);
+  const steps = (answers as unknown as { result: { data: Seen } }[]).map(
+    ({ result }) => result.data,
+  );
+  assert.deepEqual(
+    steps.map((seen) => seen["step"]),
+    ["1", "2"],
+  );
 });
 
 test("what is taken of a caller, and what the application adds", async () => {

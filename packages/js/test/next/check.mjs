@@ -15,7 +15,6 @@ const app = next({ dev: true, dir: import.meta.dirname, hostname: "127.0.0.1", p
 const handle = app.getRequestHandler();
 await app.prepare();
 
-
 const ids = Array.from({ length: 200 }, (_, number) => String(number));
 const headers = (id) => ({ "x-request-id": `req-${id}`, cookie: `user=${id}` });
 const expected = (id, more) => ({ request_id: `req-${id}`, user_id: id, ...more, step: id });
@@ -26,7 +25,10 @@ async function put(id) {
   return answer.json();
 }
 const route = { endpoint: "/todos/[id]", method: "PUT" };
-assert.deepEqual(await Promise.all(ids.map(put)), ids.map((id) => expected(id, route)));
+assert.deepEqual(
+  await Promise.all(ids.map(put)),
+  ids.map((id) => expected(id, route)),
+);
 
 const page = await (await fetch(url)).text();
 const [action] = /\$ACTION_ID_\w+/.exec(page);

@@ -138,7 +138,7 @@ export function queriesOf(Query: QueryClass): Queries {
     private told = false;
     /** While what arrives belongs to the message. */
     private hidden = false;
-    private declare ownName: string | undefined;
+    declare private ownName: string | undefined;
 
     constructor(
       private readonly session: Session,
@@ -378,7 +378,8 @@ interface Cursor {
 function cursorOf(query: Submittable): Cursor | undefined {
   const { cursor = query } = query as { cursor?: object };
   const { read, close } = cursor as Partial<Cursor>;
-  if (typeof read !== "function" || typeof close !== "function" || "pipe" in cursor) return undefined;
+  if (typeof read !== "function" || typeof close !== "function" || "pipe" in cursor)
+    return undefined;
   return cursor as Cursor;
 }
 
@@ -421,13 +422,15 @@ export function postpone(query: Submittable): void {
   if (!cursor) return;
   const { read, close } = cursor;
   const asked: (() => void)[] = [];
-  const later = (method: Handler) => (...given: unknown[]) => {
-    const ask = () => method.apply(cursor, given);
-    if (typeof given.at(-1) === "function") return void asked.push(ask);
-    return new Promise((resolve, reject) => {
-      asked.push(() => void (ask() as Promise<unknown>).then(resolve, reject));
-    });
-  };
+  const later =
+    (method: Handler) =>
+    (...given: unknown[]) => {
+      const ask = () => method.apply(cursor, given);
+      if (typeof given.at(-1) === "function") return void asked.push(ask);
+      return new Promise((resolve, reject) => {
+        asked.push(() => void (ask() as Promise<unknown>).then(resolve, reject));
+      });
+    };
   Object.assign(cursor, { read: later(read), close: later(close) });
   const { submit, handleError } = query;
   const behind = <Result>(result: Result): Result => {

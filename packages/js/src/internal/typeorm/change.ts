@@ -5,8 +5,8 @@
  */
 
 import {
-  type EntitySchemaColumnOptions,
   EntitySchema,
+  type EntitySchemaColumnOptions,
   type FindOperator,
   JsonContains,
   Not,

@@ -1,8 +1,7 @@
 "use server";
 
-import { cookies } from "next/headers";
-
 import { withActionContext } from "bemi/next";
+import { cookies } from "next/headers";
 
 import { work } from "../work";
 
