@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from bemi.capture import postgrest
 from bemi.capture.checks import postgrest as check
@@ -20,6 +21,7 @@ from bemi.capture.checks.finding import Servers
 from bemi.config import Settings
 from bemi.embedded import Server
 from bemi.errors import UsageError
+from tests.conftest import MakeDatabase
 from tests.support.asked import Asked
 from tests.support.gateway import Gateway, gateway
 from tests.support.wal import Log
@@ -162,6 +164,10 @@ def test_claims_and_headers_are_chosen(log: Log) -> None:
         {"trusted": ["a'b"]},
         {"schema": "a.b"},
         {"schema": ""},
+        {"schema": "a$bemi$"},
+        {"schema": "a\\"},
+        {"schema": "pg_own"},
+        {"schema": "é" * 32},
     ],
     ids=str,
 )
@@ -232,6 +238,23 @@ def test_what_can_not_be_read_is_as_good_as_absent(log: Log, text: str) -> None:
         assert context == {"method": "POST", "endpoint": "/todo", "role": "web_user"}
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_other_encodings_of_the_server(make_database: MakeDatabase, encoding: str) -> None:
+    log = Log(make_database(encoding=encoding, locale="C") + "?client_encoding=utf8")
+    try:
+        chosen = postgrest.options(claims=["name"])
+        postgrest.install(log.conn, chosen)
+        with gateway(log.conn, chosen.function) as web:
+            web.conn.execute("set client_encoding = utf8")
+            assert web.request("GET", "/todo", "select 1") == [(1,)]
+            for name, found in (("é", "é"), ("a\0b", "a?b"), ("n" * 2_000, "n" * 1_023 + "...")):
+                web.request("POST", "/todo", INSERT, claims={"sub": "7", "name": name})
+                context = sent(log)
+                assert (context["user_id"], context["name"]) == ("7", found)
+    finally:
+        log.close()
+
+
 def test_ten_thousand_hostile_texts_are_data(log: Log) -> None:
     """As claims, as headers, and in what a client says that is trusted."""
     pieces = ["*/", "%", "%s", "$1", "?", "'", '"', "\\", "\\u0000", "\0", "\u2028", "😀", "{}"]
@@ -291,6 +314,10 @@ def test_large_values_are_cut_and_said_to_be(log: Log) -> None:
         assert sorted(context["_bemi"]["truncated"]) == ["endpoint", "name", "roles"]
         deep = ".".join(["deep", *["0"] * 63])
         assert sorted(context["_bemi"]["replaced"]) == [deep, "huge.0", "huge.1"]
+        # Somebody's time: what lies behind long names would be gone through with them.
+        claims = json.dumps({"name": {"n" * 3_000: [{}]}})
+        web.request("POST", "/todo", INSERT, claims=claims)
+        assert sent(log)["name"] == {"n" * 3_000: "array"}
         # Nobody's context, but somebody's time.
         said = json.dumps({f"pwd{number}": "1" for number in range(1_000)})
         assert len(said) < 16_384
@@ -329,6 +356,46 @@ def test_nothing_of_the_callers_runs_in_it(web: Gateway, log: Log) -> None:
     assert sent(log)["method"] == "POST"
 
 
+def test_settings_of_a_role_and_rights_of_functions_stop_nothing(web: Gateway, log: Log) -> None:
+    claims = {"sub": "7\0"}
+    web.conn.execute("set standard_conforming_strings = off")
+    web.request("POST", "/todo", INSERT, claims=claims)
+    assert sent(log)["user_id"] == "7\ufffd"
+    for function in ("current_setting(text, boolean)", "has_function_privilege(oid, text)"):
+        log.conn.execute(f"revoke execute on function pg_catalog.{function} from public".encode())
+        for method in ("GET", "POST"):
+            statement = INSERT if method == "POST" else "select 'a'"
+            assert web.request(method, "/todo", statement) == [("a",)]
+        assert log.seen() == [["insert"]]
+        log.conn.execute(f"grant execute on function pg_catalog.{function} to public".encode())
+
+
+def test_schemas_of_others_are_not_taken_for_its_own(log: Log) -> None:
+    """Whose names would end a text in the SQL that drops it."""
+    chosen = postgrest.options()
+    postgrest.install(log.conn, chosen)
+    log.conn.execute(
+        'create schema "a$bemi$"; create function "a$bemi$".send_context() returns int'
+        " language sql as 'select 1'"
+    )
+    row = log.conn.execute(
+        "select obj_description('bemi_postgrest.send_context'::regproc, 'pg_proc')"
+    ).fetchone()
+    assert row is not None
+    log.conn.execute(sql.SQL('comment on function "a$bemi$".send_context() is {}').format(row[0]))
+    assert postgrest.read(log.conn) == [postgrest.Installed(chosen, current=True)]
+
+
+def test_who_depends_on_it_is_known(log: Log) -> None:
+    chosen = postgrest.options()
+    postgrest.install(log.conn, chosen)
+    log.conn.execute(
+        "create function own() returns void language sql"
+        " begin atomic; select bemi_postgrest.send_context(); end"
+    )
+    assert postgrest.callers(log.conn, chosen) == ["the function own()"]
+
+
 def test_it_is_found_again_and_taken_away(log: Log) -> None:
     chosen = postgrest.options(claims=["email"], trusted=["tenant"])
     assert postgrest.read(log.conn) == []
@@ -359,7 +426,12 @@ def test_who_calls_it_is_known(web: Gateway, log: Log) -> None:
         "create function own() returns void language plpgsql as "
         '$$ begin perform bemi_postgrest."send_context"(); end $$'
     )
-    assert postgrest.callers(log.conn, chosen)[1:] == ["the function own()"]
+    log.conn.execute(
+        "create function shouted() returns void language plpgsql as "
+        "$$ begin perform Bemi_Postgrest . SEND_CONTEXT (); end $$"
+    )
+    callers = ["the function own()", "the function shouted()"]
+    assert postgrest.callers(log.conn, chosen)[1:] == callers
     web.function = "public.own"
     web.request("POST", "/todo", INSERT)
     assert sent(log)["role"] == "web_user"

@@ -28,6 +28,7 @@ _OWN: Final = ("method", "endpoint", "request_id", "trace_id", wire.NOTES)
 _MOST: Final = 30
 """Of claims and of headers each: with all of them at their longest, a message is half full."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,99}")
+_SCHEMA: Final = re.compile(r"(?!pg_)[^.\"@$\\\0-\x20]{1,63}")
 _MARK: Final = "Bemi: sends the context of PostgREST's requests; "
 _SCHEMA_COMMENT: Final = "Bemi: what PostgREST calls before each request"
 
@@ -70,10 +71,11 @@ def options(
 
     Raises `UsageError`.
     """
-    if not re.fullmatch(r"[^.\"@\0-\x20]{1,63}", schema):
+    if not _callable(schema):
         raise UsageError(
             f"--postgrest-schema {schema}: PostgREST can't be told of that",
-            fix="choose a name without dots, quotes and blanks",
+            fix="choose a name of at most 63 bytes that does not begin with pg_, and has no dots,"
+            " quotes, blanks, backslashes, @ and $",
         )
     found = Options(
         schema,
@@ -91,6 +93,10 @@ def options(
                 fix="name a member of the context, or '*' for all but endpoint and method",
             )
     return found
+
+
+def _callable(schema: str) -> bool:
+    return bool(_SCHEMA.fullmatch(schema)) and len(schema.encode()) <= 63
 
 
 def _members(flag: str, given: Iterable[str]) -> dict[str, str]:
@@ -151,7 +157,8 @@ def read(conn: psycopg.Connection[Any]) -> list[Installed]:
         ).fetchall()
     found = []
     for schema, comment in rows:
-        if comment is None or not comment.startswith(_MARK):
+        # No other schema can be one of ours, whoever made it, and its name gets into SQL.
+        if comment is None or not comment.startswith(_MARK) or not _callable(schema):
             continue
         told = comment.removeprefix(_MARK).partition("; ")[2]
         try:
@@ -200,10 +207,15 @@ def callers(conn: psycopg.Connection[Any], chosen: Options) -> list[str]:
             " where datname = current_database())) order by 1"
         ).fetchall()
         functions = conn.execute(
+            # Those of SQL's standard have no text, but are known to depend on it.
             "select p.oid::pg_catalog.regprocedure::text from pg_catalog.pg_proc p"
-            " where pg_catalog.strpos(pg_catalog.replace(p.prosrc, '\"', ''), %s || '(') > 0"
-            " order by 1",
-            [chosen.function],
+            " where pg_catalog.strpos(pg_catalog.lower(pg_catalog.translate(p.prosrc, %s, '')),"
+            " pg_catalog.lower(%s) || '(') > 0 or p.oid in (select d.objid"
+            " from pg_catalog.pg_depend d where d.deptype = 'n'"
+            " and d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass"
+            " and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass"
+            " and d.refobjid = pg_catalog.to_regprocedure(%s)) order by 1",
+            ['" \t\r\n', chosen.function, f"{chosen.identifier}()"],
         ).fetchall()
     return [
         *(f"pgrst.db_pre_request of {role}" for role, name in settings if name == chosen.function),

@@ -17,6 +17,7 @@ $bemi$;
 -- good as absent.
 create or replace function @schema@.send_context() returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $bemi$
 declare
     -- Members of the context, and the claims and headers that they are taken from.
@@ -29,11 +30,14 @@ declare
     longest_value constant int := 16384;
     longest_message constant int := 1048576;
     deepest constant int := 64;
+    longest_path constant int := 2048;
     most_notes constant int := 100;
     largest_number constant numeric := 1.797693134862315e308;
 
-    method constant text := upper(current_setting('request.method', true));
-    ellipsis constant text := case getdatabaseencoding() when 'UTF8' then chr(8230) else '...' end;
+    writes boolean := false;
+    method text;
+    ellipsis text := '...';
+    unstorable text := '?';
     source text;
     parsed jsonb;
     headers jsonb := '{}';
@@ -45,20 +49,29 @@ declare
     place record;
     content text;
 begin
-    if method is null or method not in ('POST', 'PATCH', 'PUT', 'DELETE')
-        or current_setting('transaction_read_only') = 'on'
-        or not exists (
-            select from pg_proc p
-            where p.pronamespace = 'pg_catalog'::regnamespace
-                and p.proname = 'pg_logical_emit_message'
-                and p.proargtypes[2] = 'text'::regtype
-                and has_function_privilege(p.oid, 'execute')
-        )
-    then
-        return;
-    end if;
-
     begin
+        method := upper(current_setting('request.method', true));
+        if method is null or method not in ('POST', 'PATCH', 'PUT', 'DELETE')
+            or current_setting('transaction_read_only') = 'on'
+            or not exists (
+                select from pg_proc p
+                where p.pronamespace = 'pg_catalog'::regnamespace
+                    and p.proname = 'pg_logical_emit_message'
+                    and p.proargtypes[2] = 'text'::regtype
+                    and has_function_privilege(p.oid, 'execute')
+            )
+        then
+            return;
+        end if;
+        writes := true;
+
+        -- As a statement of its own: in one expression with another choice it is evaluated before
+        -- it is chosen, and in other encodings there is no such character.
+        if getdatabaseencoding() = 'UTF8' then
+            ellipsis := chr(8230);
+            unstorable := '\\ufffd';
+        end if;
+
         for part in 1..3 loop
             continue when part = 3 and cardinality(trusted) = 0;
             source := case part
@@ -78,7 +91,7 @@ begin
                     source := regexp_replace(
                         source,
                         '(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})',
-                        '\1\\ufffd', 'g'
+                        '\1' || unstorable, 'g'
                     );
                 end;
             end loop;
@@ -166,6 +179,7 @@ begin
                     or (c.name ~ @secrets@ and jsonb_typeof(c.value) not in ('number', 'boolean'))
             ) s (secret)
             where not m.secret and cardinality(m.path) < deepest
+                and pg_column_size(m.path) <= longest_path
         ), altered as (
             select n.path, case
                 when n.secret then 'redacted'
@@ -173,7 +187,7 @@ begin
                     and (abs(n.value::numeric) > largest_number or scale(n.value::numeric) > 400)
                 then 'replaced'
                 when jsonb_typeof(n.value) in ('object', 'array')
-                    and cardinality(n.path) = deepest
+                    and (cardinality(n.path) = deepest or pg_column_size(n.path) > longest_path)
                 then 'replaced'
             end as kind, jsonb_typeof(n.value) as type
             from named n
@@ -255,6 +269,9 @@ begin
     exception when others then
         content := null;
     end;
+    if not writes then
+        return;
+    end if;
     perform pg_logical_emit_message(true, '_bemi', coalesce(
         content, jsonb_build_object('method', method, '_bemi', '{"truncated": [""]}'::jsonb)::text
     ));

@@ -196,6 +196,9 @@ def _remove_postgrest(source: Connection, notes: list[str], progress: Progress) 
         except psycopg.errors.InsufficientPrivilege:
             notes.append(f"{name} stays: as its owner, run:\n" + postgrest.removal(chosen))
             continue
+        except psycopg.errors.DependentObjectsStillExist as error:
+            notes.append(f"{name} stays, since something needs it: {error.diag.message_detail}")
+            continue
         progress.add(f"dropped {name}")
 
 
