@@ -120,6 +120,8 @@ export class ProblemError extends Error {
 const PREFIX = "/api/v1";
 /** Milliseconds, until a stream says otherwise. */
 const RETRY = 2000;
+/** Milliseconds; a timer of more ends at once. */
+const LONGEST = 2 ** 31 - 1;
 
 /** Asks one server, as whom the token is of. */
 export class Client {
@@ -201,12 +203,14 @@ export class Client {
    * event: nothing is missed, and nothing comes twice. Keep an event's `id` once it is dealt with,
    * and give it as `after` to go on there.
    *
-   * @throws ProblemError where asking again does not help
+   * @throws ProblemError where asking again does not help, and what an event that can't be read
+   *   throws
    */
   async *stream(streamed: Streamed = {}): AsyncGenerator<StreamEvent, void, undefined> {
     const { query = {}, signal } = streamed;
     let id = streamed.after ?? "";
     let retry = RETRY;
+    let unreadable: unknown;
     while (!signal?.aborted) {
       try {
         const headers: Record<string, string> = id === "" ? {} : { "Last-Event-ID": id };
@@ -214,16 +218,24 @@ export class Client {
         const { body } = await this.request("get", "/stream", asked);
         if (body === null) throw new TypeError("a stream without a body");
         for await (const event of events(body, id)) {
-          id = event.id;
           retry = event.retry ?? retry;
+          let value: unknown;
+          try {
+            if (event.data !== "") value = parse(event.data);
+          } catch (error) {
+            unreadable = error;
+            throw error;
+          }
+          id = event.id;
           if (event.data === "") continue;
-          const value = parse(event.data);
           if (event.type === "change") yield { type: "change", id, change: value as Change };
           if (event.type === "missing") yield { type: "missing", id, missing: value as Missing };
         }
         await pause(retry, signal);
       } catch (error) {
         if (signal?.aborted) return;
+        // Asked for again, it would be the same, and behind it a gap.
+        if (unreadable !== undefined) throw error;
         if (error instanceof ProblemError && error.retryAfter === undefined) throw error;
         const seconds = error instanceof ProblemError ? error.retryAfter : undefined;
         await pause(seconds === undefined ? retry : seconds * 1000, signal);
@@ -302,7 +314,7 @@ function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<v
       signal?.removeEventListener("abort", done);
       resolve();
     };
-    const timer = setTimeout(done, milliseconds);
+    const timer = setTimeout(done, Math.min(milliseconds, LONGEST));
     signal?.addEventListener("abort", done);
   });
 }

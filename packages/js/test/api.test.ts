@@ -60,6 +60,13 @@ test("texts are never taken for numbers", () => {
   );
 });
 
+test("texts may be long", () => {
+  for (const each of ["a", '"', "\\"]) {
+    const text = JSON.stringify(each.repeat(10_000_000));
+    assert.ok(Array.isArray(parse(`[${text}, 12345678901234567890]`)));
+  }
+});
+
 test("what is no JSON is a SyntaxError", () => {
   for (const text of ["", "{", "12345678901234567890 1", "[1e400", "0012345678901234567890"]) {
     assert.throws(() => parse(text), SyntaxError);
@@ -143,4 +150,17 @@ test("a stream waits as long as it is told, and gives up where that does not hel
     return true;
   });
   assert.deepEqual(seen, [null, null, "7"]);
+});
+
+test("an event that can't be read is no gap", async () => {
+  const asked: string[] = [];
+  const client = new Client({
+    url: "http://history",
+    fetch: async (url) => {
+      asked.push(String(url));
+      return new Response('id: 7\nretry: 0\n\nid: 8\nevent: change\ndata: {"a\n\n');
+    },
+  });
+  await assert.rejects(client.stream().next(), SyntaxError);
+  assert.equal(asked.length, 1);
 });

@@ -28,7 +28,8 @@ export class ExactNumber {
 
 /** What a number that loses digits has, and few texts have. */
 const SUSPICIOUS = /[\d.]{16}|\d[eE][+-]?\d{3}/;
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+// Not whole texts: long ones are more than an expression can hold.
+const TOKENS = /"|\\.|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 /** So many digits come back from a number as they were. */
 const SAFE_DIGITS = 15;
 
@@ -42,8 +43,10 @@ export function parse(text: string): unknown {
   // What no text of the answer can begin with.
   const mark = `number ${crypto.randomUUID()} `;
   let marked = false;
+  let inText = false;
   const changed = text.replace(TOKENS, (token) => {
-    if (token.startsWith('"') || !losesDigits(token)) return token;
+    if (token === '"') inText = !inText;
+    if (inText || !/\d$/.test(token) || !losesDigits(token)) return token;
     marked = true;
     return `"${mark}${token}"`;
   });
