@@ -133,6 +133,20 @@ def test_both_at_once_in_any_schema(source: Connection) -> None:
     assert legacy_triggers.find(source) == []
 
 
+def test_tables_are_made_where_they_do_not_find_their_own_procedure(source: Connection) -> None:
+    """As Bemi's are, where the history is in the same database: docs/how-to say how."""
+    source.execute(BY_COMMENT.encode())
+    count = len(legacy_triggers.find(source))
+    source.execute("set search_path = ''")
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        source.execute("create table public.later (id int)")
+    source.execute(
+        "alter function public._bemi_create_table_trigger_func() set search_path = public"
+    )
+    source.execute("create table public.later (id int)")
+    assert len(legacy_triggers.find(source)) == count + 1
+
+
 def test_what_is_used_by_something_else_stays_whole(source: Connection) -> None:
     source.execute(BY_SETTING.encode())
     source.execute("create view v as select bemi_set_context('{}')")

@@ -396,6 +396,16 @@ def test_who_depends_on_it_is_known(log: Log) -> None:
     assert postgrest.callers(log.conn, chosen) == ["the function own()"]
 
 
+def test_what_something_needs_stays(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    conn = asked.at.source
+    monkeypatch.setenv("BEMI_SOURCE_URL", asked.at.settings.source_url)
+    postgrest.install(conn, postgrest.options())
+    conn.execute("create view v as select bemi_postgrest.send_context()::text as said")
+    code, out, _ = asked.bemi("teardown", "--yes")
+    assert (code, len(postgrest.read(conn))) == (0, 1)
+    assert "stays, since something needs it: view v depends on" in out
+
+
 def test_it_is_found_again_and_taken_away(log: Log) -> None:
     chosen = postgrest.options(claims=["email"], trusted=["tenant"])
     assert postgrest.read(log.conn) == []
@@ -488,7 +498,7 @@ def test_who_may_not_make_it_gets_its_sql(
         assert len(postgrest.read(conn)) == 1
         assert asked.bemi("init", "--postgrest")[0] == 0
         code, out, _ = asked.bemi("teardown", "--yes")
-        assert "as its owner, run:" in out
+        assert "as its owner, run:\n" + postgrest.removal(postgrest.options()) in out
         conn.execute(postgrest.removal(postgrest.options()).encode())
         assert postgrest.read(conn) == []
     finally:

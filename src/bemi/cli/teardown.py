@@ -80,7 +80,7 @@ def show(result: "TeardownResult", *, json: bool) -> None:
     if not result.changed:
         print("there was nothing to remove")
     for note in result.notes:
-        print(f"note: {output.printable(note)}")
+        print(f"note: {output.lines(note)}")
     if result.set_back:
         print("`bemi init --full` changed these tables; to set them back:")
         for statement in result.set_back:
