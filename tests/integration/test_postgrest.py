@@ -156,7 +156,9 @@ def test_claims_and_headers_are_chosen(log: Log) -> None:
     [
         {"headers": ["authorization"]},
         {"headers": ["who=cookie"]},
+        {"headers": ["said=Bemi-Context"]},
         {"claims": ["access_token"]},
+        {"claims": ["v=credentials.value"]},
         {"claims": ["a b"]},
         {"claims": ["method=sub"]},
         {"headers": [f"h{number}" for number in range(31)]},

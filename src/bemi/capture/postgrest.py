@@ -25,6 +25,7 @@ FUNCTION: Final = "send_context"
 
 _CLAIMS: Final = {"user_id": "sub", "role": "role"}
 _OWN: Final = ("method", "endpoint", "request_id", "trace_id", wire.NOTES)
+_GIVEN: Final = "bemi-context"
 _MOST: Final = 30
 """Of claims and of headers each: with all of them at their longest, a message is half full."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,99}")
@@ -109,8 +110,14 @@ def _members(flag: str, given: Iterable[str]) -> dict[str, str]:
                 fix="names have letters, digits and _.:/@-; "
                 f"the context's own members are {', '.join(_OWN)}",
             )
-        if wire.is_secret(name) or wire.is_secret(member):
+        # A path leads to what is inside of each of its names; those with slashes are one name.
+        path = [name] if "/" in name else name.split(".")
+        if any(map(wire.is_secret, (name, member, *path))):
             raise UsageError(f"{flag} {each}: secrets are not put into the context")
+        if flag == "--header" and name.lower() == _GIVEN:
+            raise UsageError(
+                f"{flag} {each}: its text may hold secrets", fix="name its members: --trust-context"
+            )
         found[member] = name
     if len(found) > _MOST:
         raise UsageError(f"there may be {_MOST} of {flag}")
