@@ -178,10 +178,10 @@ export class Client {
     for (;;) {
       const page = (await this.#answer("get", path, { ...given, query })) as {
         [name: string]: unknown;
-        next: string | number | null;
+        next?: string | number | null;
       };
       yield* Object.values(page).find(Array.isArray) as Item<P>[];
-      if (page.next === null) return;
+      if (page.next === null || page.next === undefined) return;
       query = { ...query, behind: page.next };
     }
   }
@@ -250,9 +250,12 @@ export class Client {
    * @throws ProblemError unless it was answered with success
    */
   async request(method: Method, path: string, asked: General = {}): Promise<Response> {
-    const filled = path.replace(/\{(\w+)\}/g, (_, name: string) =>
-      encodeURIComponent(String(asked.path?.[name as keyof typeof asked.path])),
-    );
+    const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => {
+      const value = String(asked.path?.[name as keyof typeof asked.path]);
+      // However they are written, they are of the path itself.
+      if (value === "." || value === "..") throw new TypeError(`${name} can't be "${value}"`);
+      return encodeURIComponent(value);
+    });
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(asked.query ?? {})) {
       for (const each of Array.isArray(value) ? value : [value]) {
@@ -261,7 +264,12 @@ export class Client {
     }
     const headers = new Headers(asked.headers);
     const token = typeof this.#token === "function" ? await this.#token() : this.#token;
-    if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);
+    if (token !== undefined) {
+      // Headers would tell it, in an error that may be logged.
+      if (!/^[!-~]*$/.test(token.trim()))
+        throw new TypeError("the token is none: it has odd signs");
+      headers.set("Authorization", `Bearer ${token}`);
+    }
     if (asked.body !== undefined) headers.set("Content-Type", "application/json");
     const answer = await this.#fetch(`${this.#base}${filled}${query.size ? `?${query}` : ""}`, {
       method: method.toUpperCase(),

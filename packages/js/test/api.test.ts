@@ -164,3 +164,13 @@ test("an event that can't be read is no gap", async () => {
   await assert.rejects(client.stream().next(), SyntaxError);
   assert.equal(asked.length, 1);
 });
+
+test("a token is in no error, and what is asked stays below its path", async () => {
+  const fetch = async () => new Response('{"changes": []}');
+  const odd = new Client({ url: "http://history", token: "s3\ncret", fetch });
+  await assert.rejects(odd.get("/me"), (error) => !String(error).includes("cret"));
+  const client = new Client({ url: "http://history", token: "t\n", fetch });
+  await assert.rejects(client.post("/people/{id}/link", { path: { id: ".." } }), TypeError);
+  // An answer without `next` is the last one.
+  for await (const _ of client.all("/changes")) assert.fail();
+});
