@@ -4,7 +4,9 @@ The triggers here are of the same names and shape, and written for these tests.
 """
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -169,6 +171,27 @@ def test_a_table_in_use_is_not_waited_for_long(
             legacy_triggers.remove(source, legacy_triggers.find(source))
     assert caught.value.fix
     assert objects(source) == before
+
+
+def test_the_application_is_in_no_deadlock_with_it(source: Connection) -> None:
+    source.execute("create table first (id int)")
+    source.execute(BY_COMMENT.encode())
+    found = legacy_triggers.find(source)
+    url = f"host={source.info.host} port={source.info.port} dbname={source.info.dbname}"
+    with psycopg.connect(url, user="postgres", password=source.info.password) as writer:
+        writer.execute("insert into todo values (1)")
+
+        def go_on() -> None:
+            # It holds the one table by now, and waits for the other.
+            time.sleep(1.5)
+            writer.execute("insert into first values (1)")
+            writer.commit()
+
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(go_on)
+            legacy_triggers.remove(source, found)
+            written.result()
+    assert legacy_triggers.find(source) == []
 
 
 def test_the_command_lists_and_wants_to_be_told(

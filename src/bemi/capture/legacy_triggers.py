@@ -5,6 +5,7 @@ makes those triggers, and an event trigger that calls that for new tables. Each 
 and by what it does; nothing is dropped for its name alone, and nothing with what depends on it.
 """
 
+import time
 from typing import Any, Final, Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from bemi.errors import PassingError, SetupError
 
 LOCK_TIMEOUT: Final = 5
 """Seconds to wait for a table: it has to stand still for the moment in which a trigger goes."""
+_PAUSE: Final = 0.1
 
 Kind = Literal["event trigger", "function", "procedure", "trigger"]
 
@@ -98,24 +100,44 @@ def remove(conn: psycopg.Connection[Any], found: list[Found]) -> None:
     Raises psycopg's `InsufficientPrivilege`: then `script` is for an owner. Raises `PassingError`
     where a table is in use for too long, `SetupError` where something else depends on one.
     """
-    with conn.transaction():
-        conn.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}s'".encode())
-        for each in found:
-            try:
-                conn.execute(each.sql.encode())
-            except psycopg.errors.InsufficientPrivilege:
+    end = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            with conn.transaction():
+                _remove(conn, found)
+        except PassingError:
+            if time.monotonic() >= end:
                 raise
-            except psycopg.errors.LockNotAvailable as error:
-                raise PassingError(
-                    f"{each.table or each.name} is in use: no lock on it within {LOCK_TIMEOUT}"
-                    " seconds; nothing was removed",
-                    fix="run it again when no transaction holds the table",
-                ) from error
-            except psycopg.errors.DependentObjectsStillExist as error:
-                raise SetupError(
-                    f"{each.kind} {each.name} is used by something that Bemi did not make:"
-                    f" {error.diag.message_detail}; nothing was removed",
-                    fix="remove that first",
-                ) from error
-            except psycopg.Error as error:
-                raise explain(error, "source") from error
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+def _remove(conn: psycopg.Connection[Any], found: list[Found]) -> None:
+    """In less time than the server takes to look for a deadlock, if it waits at all: otherwise
+    transactions of the application would be ended, which hold one table and wait for another."""
+    with explained("source"):
+        row = conn.execute(
+            "select extract(epoch from current_setting('deadlock_timeout')::interval)::float8"
+        ).fetchone()
+    end = time.monotonic() + min(0.8 * row[0] if row else 0, LOCK_TIMEOUT)
+    for each in found:
+        left = max(1, int(1000 * (end - time.monotonic())))
+        try:
+            conn.execute(f"set local lock_timeout = {left}; {each.sql}".encode())
+        except psycopg.errors.InsufficientPrivilege:
+            raise
+        except psycopg.errors.LockNotAvailable as error:
+            raise PassingError(
+                f"{each.table or each.name} is in use: no lock on it within {LOCK_TIMEOUT}"
+                " seconds; nothing was removed",
+                fix="run it again when no transaction holds the table",
+            ) from error
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise SetupError(
+                f"{each.kind} {each.name} is used by something that Bemi did not make:"
+                f" {error.diag.message_detail}; nothing was removed",
+                fix="remove that first",
+            ) from error
+        except psycopg.Error as error:
+            raise explain(error, "source") from error
