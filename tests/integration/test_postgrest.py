@@ -240,6 +240,23 @@ def test_what_can_not_be_read_is_as_good_as_absent(log: Log, text: str) -> None:
         assert context == {"method": "POST", "endpoint": "/todo", "role": "web_user"}
 
 
+def test_one_that_was_altered_is_made_anew(log: Log) -> None:
+    chosen = postgrest.options(claims=["email"], trusted=["*"])
+    servers = Servers(Settings(source_url=log.url), source=log.conn)
+    for change in (
+        "create or replace function bemi_postgrest.send_context() returns void language sql"
+        " set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as 'select'",
+        "alter function bemi_postgrest.send_context() reset search_path",
+        "alter function bemi_postgrest.send_context() security definer",
+    ):
+        postgrest.install(log.conn, chosen)
+        assert check.contexts(servers).level == "ok"
+        log.conn.execute(change.encode())
+        assert "is not as this version" in check.contexts(servers).message
+        assert postgrest.install(log.conn, chosen)
+    assert not postgrest.install(log.conn, chosen)
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_other_encodings_of_the_server(make_database: MakeDatabase, encoding: str) -> None:
     log = Log(make_database(encoding=encoding, locale="C") + "?client_encoding=utf8")

@@ -58,7 +58,7 @@ class Options(msgspec.Struct, frozen=True):
 class Installed(msgspec.Struct, frozen=True):
     options: Options
     current: bool
-    """Whether it is this version's."""
+    """Whether it is this version's, word for word."""
 
 
 def options(
@@ -157,13 +157,15 @@ def read(conn: psycopg.Connection[Any]) -> list[Installed]:
     """What is installed in the connection's database; in several schemas, where it was moved."""
     with explained("source"):
         rows = conn.execute(
-            "select n.nspname, pg_catalog.obj_description(p.oid, 'pg_proc')"
+            "select n.nspname, pg_catalog.obj_description(p.oid, 'pg_proc'), p.prosrc,"
+            " not p.prosecdef and p.proconfig = array['search_path=pg_catalog, pg_temp',"
+            " 'standard_conforming_strings=on']"
             " from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
             " where p.proname = %s and p.pronargs = 0 order by 1",
             [FUNCTION],
         ).fetchall()
     found = []
-    for schema, comment in rows:
+    for schema, comment, body, configured in rows:
         # No other schema can be one of ours, whoever made it, and its name gets into SQL.
         if comment is None or not comment.startswith(_MARK) or not _callable(schema):
             continue
@@ -172,7 +174,9 @@ def read(conn: psycopg.Connection[Any]) -> list[Installed]:
             chosen = msgspec.structs.replace(msgspec.json.decode(told, type=Options), schema=schema)
         except msgspec.MsgspecError:
             chosen = Options(schema)
-        found.append(Installed(chosen, comment == _mark(chosen)))
+        # A comment stays when somebody replaces what it is of.
+        made = f"$bemi${body}$bemi$;".replace("\r\n", "\n") in _filled(chosen, "")
+        found.append(Installed(chosen, bool(configured) and made and comment == _mark(chosen)))
     return found
 
 

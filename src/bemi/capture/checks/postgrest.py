@@ -16,7 +16,7 @@ def contexts(servers: Servers) -> Finding:
     for installed in found:
         chosen = installed.options
         if not installed.current:
-            messages.append(f"{chosen.function} is that of another version of Bemi")
+            messages.append(f"{chosen.function} is not as this version of Bemi makes it")
             fixes.append("run `bemi init --postgrest` with its flags again")
         for role, statements in postgrest.unable(conn, chosen).items():
             messages.append(f"requests as {role} have no context: the role may not send it")
