@@ -243,9 +243,12 @@ def test_what_can_not_be_read_is_as_good_as_absent(log: Log, text: str) -> None:
 def test_one_that_was_altered_is_made_anew(log: Log) -> None:
     chosen = postgrest.options(claims=["email"], trusted=["*"])
     servers = Servers(Settings(source_url=log.url), source=log.conn)
-    for change in (
+    replaced = (
         "create or replace function bemi_postgrest.send_context() returns void language sql"
-        " set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as 'select'",
+        " set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as 'select'"
+    )
+    for change in (
+        replaced,
         "alter function bemi_postgrest.send_context() reset search_path",
         "alter function bemi_postgrest.send_context() security definer",
     ):
