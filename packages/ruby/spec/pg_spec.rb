@@ -370,6 +370,21 @@ RSpec.describe Bemi::PG do
     expect(database.attributed).to eq([[ann, "a"]])
   end
 
+  it "takes texts in all encodings that ruby-pg takes" do
+    insert = "insert into todo (task) values ('a')"
+    texts = [insert.encode("UTF-16LE"), insert.encode("ISO-2022-JP"), insert.dup.force_encoding("UTF-7"),
+             "insert into todo (task) values ('\xE9')"]
+    connection.set_client_encoding("LATIN1")
+    texts.each { |text| connection.exec(text) }
+    connection.exec("set application_name = '\xE9'") # which is no valid text
+    literal = described_class.install(connect, sql: true, literal: true)
+    literal.set_client_encoding("LATIN1")
+    literal.exec(texts.last)
+    literal.close
+    expect(database.seen).to eq(([[ann, "insert"]] * 4) +
+                                [[{ **ann, "SQL" => "insert into todo (task) values (…" }, "insert"]])
+  end
+
   it "asks for what is found out late on the same connection" do
     user = -> { connection.exec("select 'eve'").getvalue(0, 0) }
     Bemi.with_context(user_id: user) { connection.exec("insert into todo (task) values ('a')") }

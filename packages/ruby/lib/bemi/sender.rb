@@ -174,6 +174,7 @@ module Bemi
     def without_values(text)
       return text unless @literal
 
+      text = Statements.readable(text)
       at = 0
       while (found = VALUE.match(text, at))
         return "#{found.pre_match}…" unless found[0].start_with?('"')

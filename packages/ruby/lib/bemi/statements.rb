@@ -69,6 +69,16 @@ module Bemi
         @lock.synchronize { @kept[[text, functions]] } || keep(text, functions)
       end
 
+      # As characters, whatever encoding it claims to be in.
+      def readable(text)
+        return text if text.encoding == Encoding::UTF_8 && text.valid_encoding?
+
+        text = text.b.force_encoding(Encoding::UTF_8) if text.encoding == Encoding::BINARY
+        text.encode(Encoding::UTF_8, invalid: :replace, undef: :replace).scrub
+      rescue EncodingError # of an encoding that Ruby knows by its name alone
+        text.b.force_encoding(Encoding::UTF_8).scrub
+      end
+
       # Whether there is a `$1` or its like in a text.
       def parameters?(text)
         Words.statements(readable(text)).any? do |words|
@@ -81,14 +91,6 @@ module Bemi
       def alone?(text)
         at = text.index(";")
         at.nil? || END_OF_TEXT.match?(text, at)
-      end
-
-      # As characters, whatever encoding it claims to be in.
-      def readable(text)
-        return text if text.encoding == Encoding::UTF_8 && text.valid_encoding?
-
-        text = text.b.force_encoding(Encoding::UTF_8) if text.encoding == Encoding::BINARY
-        text.encode(Encoding::UTF_8, invalid: :replace, undef: :replace).scrub
       end
 
       def keep(text, functions)

@@ -196,6 +196,7 @@ module Bemi
 
       # Whether a text can go the protocol's other way, on which a `$1` is a parameter.
       def alone?(sql)
+        sql = Statements.readable(sql)
         !sql.include?("$") || !Statements.parameters?(sql)
       end
 
@@ -212,7 +213,7 @@ module Bemi
           elsif alone && pipelined?(statement) then in_pipeline(statement, due, *sender) { last_result }
           else apart(statement, due) { yield }
           end
-        @prepared.ran(sql) unless statement.writes || statement.wrappable
+        @prepared.ran(Statements.readable(sql)) unless statement.writes || statement.wrappable
         given(result, block)
       end
 
