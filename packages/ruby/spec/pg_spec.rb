@@ -299,6 +299,20 @@ RSpec.describe Bemi::PG do
     expect(database.attributed).to eq([[ann, "a"], [ann, "c"]])
   end
 
+  it "gives row by row what is asked for so in a pipeline of the application's" do
+    connection.enter_pipeline_mode
+    connection.send_query_params("insert into todo (task) values ('a'), ('b')", [])
+    connection.send_query_params("delete from todo returning task", [])
+    connection.pipeline_sync
+    connection.set_single_row_mode
+    statuses = 2.times.map { connection.get_result&.result_status }
+    connection.set_single_row_mode
+    statuses << connection.get_result&.result_status until statuses.last == PG::PGRES_PIPELINE_SYNC
+    connection.exit_pipeline_mode
+    expect(statuses).to eq([PG::PGRES_COMMAND_OK, nil, PG::PGRES_SINGLE_TUPLE, PG::PGRES_SINGLE_TUPLE,
+                            PG::PGRES_TUPLES_OK, nil, PG::PGRES_PIPELINE_SYNC])
+  end
+
   it "says that a pipeline's writes after SET ROLE go without" do
     connection.enter_pipeline_mode
     connection.send_query_params("set role postgres", [])
@@ -370,6 +384,56 @@ RSpec.describe Bemi::PG do
     expect(database.attributed).to eq([[ann, "a"]])
   end
 
+  it "is nothing of a parameter whose encoding fails in whatever way, in a block neither" do
+    failing = Class.new { def to_s = raise("mine") }.new
+    add = -> { connection.exec_params("insert into todo (task) values ($1)", [failing]) }
+    Timeout.timeout(20) do
+      expect(&add).to raise_error(RuntimeError, "mine")
+      expect(connection.transaction_status).to eq(PG::PQTRANS_IDLE)
+      expect { connection.transaction { add.call } }.to raise_error(RuntimeError, "mine")
+    end
+    connection.exec("insert into todo (task) values ('a')")
+    expect(database.attributed).to eq([[ann, "a"]])
+  end
+
+  it "leaves the unnamed statement to the application" do
+    plain = connect
+    told = [plain, connection].map do |each|
+      each.prepare("", "insert into todo (n) values ($1) returning n", [20])
+      found = [each.exec_prepared("", ["1"]).values, each.exec_prepared("", ["2"]).values]
+      found << each.transaction do
+        each.prepare("", "insert into todo (n) values ($1) returning n")
+        each.exec_prepared("", ["3"]).values
+      end
+      each.send_prepare("", "insert into todo (n) values (4) returning n")
+      each.get_last_result
+      each.send_query_prepared("", [])
+      found << each.get_last_result.values
+      each.exec("select 1")
+      begin
+        each.exec_prepared("", [])
+      rescue PG::Error => e
+        found << e.message
+      end
+    end
+    plain.close
+    expect(told[1]).to eq(told[0])
+    expect(told[1][..3]).to eq([[["1"]], [["2"]], [["3"]], [["4"]]])
+    expect(database.seen).to eq(([["insert"]] * 4) + ([[ann, "insert"]] * 4))
+  end
+
+  it "leaves the unnamed statement of a pipeline of the application's" do
+    connection.enter_pipeline_mode
+    connection.send_prepare("", "insert into todo (task) values ($1)")
+    connection.send_query_prepared("", ["a"])
+    connection.pipeline_sync
+    statuses = []
+    statuses << connection.get_result&.result_status until statuses.last == PG::PGRES_PIPELINE_SYNC
+    connection.exit_pipeline_mode
+    expect(statuses).to eq([PG::PGRES_COMMAND_OK, nil, PG::PGRES_COMMAND_OK, nil, PG::PGRES_PIPELINE_SYNC])
+    expect(database.attributed).to eq([[ann, "a"]])
+  end
+
   it "takes texts in all encodings that ruby-pg takes" do
     insert = "insert into todo (task) values ('a')"
     texts = [insert.encode("UTF-16LE"), insert.encode("ISO-2022-JP"), insert.dup.force_encoding("UTF-7"),
@@ -383,6 +447,35 @@ RSpec.describe Bemi::PG do
     literal.close
     expect(database.seen).to eq(([[ann, "insert"]] * 4) +
                                 [[{ **ann, "SQL" => "insert into todo (task) values (…" }, "insert"]])
+  end
+
+  it "says of a connection what ruby-pg says" do
+    plain = connect
+    told = [plain, connection].map do |each|
+      found = []
+      ["insert into nowhere values (1)", "insert into todo (task) values ('a')"].each do |sql|
+        each.exec(sql)
+      rescue PG::Error
+        found << each.error_message
+      ensure
+        found << each.error_message
+      end
+      each.send_query("insert into nowhere values (1)", nil)
+      each.get_result
+      found << each.error_message << each.get_result << each.error_message
+      each.send_query("insert into todo (task) values ('a')")
+      begin
+        each.send_query("select 1")
+      rescue PG::UnableToSend => e
+        found << e.message << e.connection.equal?(each)
+      end
+      found << each.get_last_result.cmd_status
+      each.send_query("insert into todo (task) values ('b')")
+      each.set_client_encoding("UTF8")
+      found << each.get_result
+    end
+    plain.close
+    expect(told[1]).to eq(told[0])
   end
 
   it "asks for what is found out late on the same connection" do

@@ -13,8 +13,8 @@ module Bemi
         *(::PG::PGRES_PIPELINE_ABORTED if ::PG.const_defined?(:PGRES_PIPELINE_ABORTED))
       ].freeze
       OWN = %i[
-        exec exec_params send_query send_query_params send_query_prepared get_result discard_results
-        enter_pipeline_mode exit_pipeline_mode pipeline_sync
+        exec exec_params prepare send_query send_query_params send_query_prepared send_prepare
+        get_result discard_results enter_pipeline_mode exit_pipeline_mode pipeline_sync
       ].select { |name| ::PG::Connection.method_defined?(name) }
                                .to_h { |name| [name, ::PG::Connection.instance_method(name)] }.freeze
       private_constant :STRINGS, :COPIES, :ERRORS, :OWN
@@ -54,6 +54,13 @@ module Bemi
 
       def lost?
         @connection.status != ::PG::CONNECTION_OK
+      end
+
+      # Raises what ruby-pg does where it can't send.
+      def refuse(message)
+        error = ::PG::UnableToSend.new(message)
+        error.instance_variable_set(:@connection, @connection)
+        raise error
       end
 
       # Whether a transaction block is open.

@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require "timeout"
 require "bemi/pg/driver"
 require "bemi/pg/pipeline"
 require "bemi/pg/prepared"
@@ -37,24 +38,25 @@ module Bemi
 
       # A text without parameters, which may hold several statements.
       def simple(sql, block, &plain)
-        sql, statement = text(sql)
+        sql, statement = sent_text(sql)
         run([sql, statement], block, alone: alone?(sql), **by_parameters(sql, []), &plain)
       end
 
       def extended(args, block, &plain)
         return simple(args[0], block, &plain) if args[1].nil? # as ruby-pg has it
 
-        run(text(args[0]), block, **by_parameters(*args), &plain)
+        run(sent_text(args[0]), block, **by_parameters(*args), &plain)
       end
 
       def prepared(args, block, &plain)
-        run(@prepared[args[0]], block, sender: [:send_query_prepared, args], &plain)
+        run(@prepared[args[0]], block, **by_name(args), &plain)
       end
 
       def prepare(args, block)
         settle
+        ask_before(args)
         result = @driver.inside { yield }
-        @prepared[args[0]] = text(args[1])
+        @prepared.add(args, text(args[1]))
         given(result, block)
       rescue ::PG::Error
         @sender.unsure
@@ -64,28 +66,30 @@ module Bemi
       # --- those that are only sent ---------------------------------------------------------
 
       def send_simple(args, &plain)
-        return send_extended(args, &plain) if args.size > 1
+        return send_extended(args, &plain) unless args[1].nil?
 
-        sql, statement = text(args[0])
+        sql, statement = sent_text(args[0])
         send_only([sql, statement], alone: alone?(sql), **by_parameters(sql, []), &plain)
       end
 
       def send_extended(args, &plain)
-        send_only(text(args[0]), **by_parameters(*args), &plain)
+        send_only(sent_text(args[0]), **by_parameters(*args), &plain)
       end
 
       def send_prepared(args, &plain)
-        send_only(@prepared[args[0]], sender: [:send_query_prepared, args], &plain)
+        send_only(@prepared[args[0]], **by_name(args), &plain)
       end
 
       def send_prepare(args)
+        refuse_another unless @pipeline
+        ask_before(args)
         send_other { yield }
-        @prepared[args[0]] = text(args[1])
+        @prepared.add(args, text(args[1]))
         nil
       end
 
       def send_other(*)
-        settle unless @pipeline
+        refuse_another unless @pipeline
         @driver.inside { yield }
         @pipeline&.sent_theirs
         nil
@@ -119,7 +123,12 @@ module Bemi
 
       # Reads as far as to the statement's own results.
       def at_statement
-        @results.skip_message
+        (@pipeline || @results).skip_message
+      end
+
+      # What the connection has to say of the last failure.
+      def told
+        @results.told
       end
 
       def busy?
@@ -140,8 +149,10 @@ module Bemi
         row
       end
 
+      # Before anything else goes over the connection.
       def settle
         @results.settle
+        @results.told = nil
       end
 
       # --- the connection -------------------------------------------------------------------
@@ -194,6 +205,12 @@ module Bemi
         [sql, @sender.statement(sql)]
       end
 
+      # A text that is sent now, in the place of the unnamed statement.
+      def sent_text(sql)
+        @prepared.unnamed = nil
+        text(sql)
+      end
+
       # Whether a text can go the protocol's other way, on which a `$1` is a parameter.
       def alone?(sql)
         sql = Statements.readable(sql)
@@ -204,25 +221,40 @@ module Bemi
         { sender: [:send_query_params, args] }
       end
 
-      def run((sql, statement), block, sender:, alone: true)
+      # Where there is an unnamed statement, a message takes its place: it is prepared once more.
+      def by_name(args)
+        again = (@prepared.unnamed || [] if args[0].to_s.empty?)
+        { sender: [:send_query_prepared, args], again: again }
+      end
+
+      # An unnamed statement would not outlive the question.
+      def ask_before(args)
+        return unless args[0].to_s.empty? && !@pipeline
+
+        @prepared.unnamed = nil
+        may_send? if [::PG::PQTRANS_IDLE, ::PG::PQTRANS_INTRANS].include?(@driver.state)
+      end
+
+      def run((sql, statement), block, sender:, alone: true, again: nil)
         return @driver.inside { yield } if @pipeline # which says that it can't be
 
-        due = due_before(statement, sql)
+        due = due_before(statement, sql, again)
         result =
           if due.nil? then plainly(statement) { yield }
-          elsif alone && pipelined?(statement) then in_pipeline(statement, due, *sender) { last_result }
-          else apart(statement, due) { yield }
+          elsif alone && pipelined?(statement)
+            in_pipeline(statement, due, again, *sender) { last_result }
+          else apart(statement, due, again) { yield }
           end
         @prepared.ran(Statements.readable(sql)) unless statement.writes || statement.wrappable
         given(result, block)
       end
 
-      def due_before(statement, sql)
+      def due_before(statement, sql, again)
         settle
         # Of what was sent before this was installed.
         @driver.call(:discard_results) if @driver.state == ::PG::PQTRANS_ACTIVE
         state = @driver.state
-        return if [::PG::PQTRANS_INERROR, ::PG::PQTRANS_UNKNOWN].include?(state)
+        return if [::PG::PQTRANS_INERROR, ::PG::PQTRANS_UNKNOWN].include?(state) || again&.empty?
 
         due = @sender.due(statement, in_transaction: state == ::PG::PQTRANS_INTRANS, text: sql)
         due if due && may_send?
@@ -249,31 +281,49 @@ module Bemi
       end
 
       # Message and statement in one round trip.
-      def in_pipeline(statement, due, method, args)
-        @results.expect(statement, due: due, stage: :message)
-        @driver.call(:enter_pipeline_mode)
-        @driver.send_message(due)
-        @driver.call(method, *args)
-        @driver.call(:pipeline_sync)
+      def in_pipeline(statement, due, again, method, args)
+        @results.expect(statement, due: due, stage: :message, before: again ? 2 : 1)
+        up_to_a_sync do
+          @driver.send_message(due)
+          @driver.call(:send_prepare, *again) if again
+          @driver.call(method, *args)
+        end
         yield
       rescue *FAILURES
-        settle
+        @results.settle
+        raise
+      end
+
+      # What is sent in a pipeline of ours. It may fail in any way where values are encoded by the
+      # application; and who waits for an answer to what was sent, must get one.
+      def up_to_a_sync
+        @driver.call(:enter_pipeline_mode)
+        yield
+        sent = true
+        @driver.call(:pipeline_sync)
+      rescue Exception => e
+        raise if sent
+
+        own = e.is_a?(StandardError) && !e.is_a?(::Timeout::Error)
+        own ? @results.settle : @results.sync_once_more
         raise
       end
 
       # The message before, and in autocommit a transaction block around the two.
-      def apart(statement, due)
+      def apart(statement, due, again)
         unless due.wrap
           emit_apart(due)
+          @driver.call(:prepare, *again) if again
           return plainly(statement) { yield }
         end
 
         begin_with(due, statement)
+        @driver.call(:prepare, *again) if again
         result = @driver.inside { yield }
         @results.end_block&.check unless Driver.copy?(result)
         result
       rescue *FAILURES
-        settle
+        @results.settle
         raise
       end
 
@@ -285,10 +335,10 @@ module Bemi
       def begin_with(due, statement)
         @results.expect(statement, commit: true, stage: (:begin if PIPELINES))
         if PIPELINES
-          @driver.call(:enter_pipeline_mode)
-          @driver.call(:send_query_params, "begin", [])
-          @driver.send_message(due)
-          @driver.call(:pipeline_sync)
+          up_to_a_sync do
+            @driver.call(:send_query_params, "begin", [])
+            @driver.send_message(due)
+          end
           failure_to_sync&.check
           @results.begun
         else
@@ -306,20 +356,32 @@ module Bemi
         failure
       end
 
-      def send_only((sql, statement), sender:, alone: true)
-        return send_in_pipeline(statement, sql) { yield } if @pipeline
+      def send_only((sql, statement), sender:, alone: true, again: nil)
+        return send_in_pipeline(statement, sql, again) { yield } if @pipeline
 
-        due = due_before(statement, sql)
+        refuse_another
+        send_now(statement, due_before(statement, sql, again), sender, alone, again) { yield }
+      end
+
+      def send_now(statement, due, sender, alone, again)
         if due && alone && pipelined?(statement)
-          in_pipeline(statement, due, *sender) { nil }
+          in_pipeline(statement, due, again, *sender) { nil }
         else
           due ? send_apart(statement, due) : @results.expect(statement)
+          @driver.call(:prepare, *again) if due && again
           @driver.inside { yield }
         end
         nil
       rescue *FAILURES
-        settle
+        @results.settle
         raise
+      end
+
+      # As ruby-pg does where results were not all read.
+      def refuse_another
+        return @results.told = nil unless @results.waiting? || @driver.state == ::PG::PQTRANS_ACTIVE
+
+        @driver.refuse("another command is already in progress\n")
       end
 
       def send_apart(statement, due)
@@ -336,8 +398,8 @@ module Bemi
         @results.expect(statement)
       end
 
-      def send_in_pipeline(statement, sql)
-        @pipeline.before(statement, sql)
+      def send_in_pipeline(statement, sql, again)
+        @pipeline.before(statement, sql, again) unless again&.empty?
         @driver.inside { yield }
         @pipeline.sent_theirs(statement)
         nil

@@ -17,8 +17,8 @@ module Bemi
         @error = nil
       end
 
-      # Sends what is due before a statement.
-      def before(statement, sql)
+      # Sends what is due before a statement; `again`: how to prepare that once more.
+      def before(statement, sql, again = nil)
         due = @sender.due(statement, in_transaction: true, text: sql)
         return unless due
         return tell unless @sender.allowed
@@ -26,6 +26,10 @@ module Bemi
         @driver.send_message(due)
         @coming << :ours
         @sender.sent(due)
+        return unless again
+
+        @driver.call(:send_prepare, *again)
+        @coming << :ours
       end
 
       def sent_theirs(statement = nil)
@@ -50,6 +54,11 @@ module Bemi
         end
       end
 
+      # Reads the message's results, if they come next.
+      def skip_message
+        skip(@driver.call(:get_result)) while @coming.first == :ours
+      end
+
       private
 
       def tell
@@ -60,7 +69,7 @@ module Bemi
       def skip(result)
         return @coming.shift unless result
 
-        @error = result if Driver.error?(result)
+        @error ||= result if Driver.error?(result)
       end
 
       def theirs(result)

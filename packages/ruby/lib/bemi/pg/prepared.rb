@@ -9,6 +9,10 @@ module Bemi
         |(?<name>\w+)))/ix.freeze
       private_constant :FORGETTING
 
+      # How the unnamed statement was prepared, which any other that is sent replaces, one of ours too;
+      # nil where it is not known.
+      attr_accessor :unnamed
+
       def initialize(sender)
         @sender = sender
         @known = {}
@@ -18,8 +22,11 @@ module Bemi
         @known.fetch(name.to_s) { ["", @sender.statement("execute unseen")] }
       end
 
-      def []=(name, found)
-        @known[name.to_s] = found
+      # Take the arguments with which a statement was prepared, and what it is.
+      def add(args, found)
+        name = args[0].to_s
+        @known[name] = found
+        @unnamed = args if name.empty?
       end
 
       def size

@@ -9,9 +9,16 @@ module Bemi
     class Results
       # A statement whose results were not all read. `stage`: of a pipeline of ours, whether its
       # message's results come next, the statement's or the Sync's, or of the one that begins a
-      # transaction block. `commit`: such a block has to be ended.
-      Pending = Struct.new(:statement, :due, :stage, :commit, :failed, :error, keyword_init: true)
+      # transaction block. `before`: how many results are the message's. `commit`: such a block has
+      # to be ended.
+      Pending = Struct.new(
+        :statement, :due, :stage, :before, :commit, :failed, :error, keyword_init: true
+      )
       private_constant :Pending
+
+      # What ruby-pg would have to say of the last statement's failure, which it forgets with what we
+      # send or read behind that.
+      attr_accessor :told
 
       def initialize(driver, sender)
         @driver = driver
@@ -26,7 +33,7 @@ module Bemi
 
       # None are, since it is another session.
       def forget
-        @pending = @kept = nil
+        @pending = @kept = @told = nil
       end
 
       # Whether results have to be read through here.
@@ -63,10 +70,7 @@ module Bemi
       def skip_message
         return true unless @pending&.stage == :message
 
-        while (result = @driver.call(:get_result))
-          @pending.error = result if Driver.error?(result)
-        end
-        @pending.stage = :statement
+        message(@driver.call(:get_result)) while @pending.stage == :message
         true
       end
 
@@ -74,9 +78,7 @@ module Bemi
       # when they are here, so that who asks never waits for the statement's.
       def busy?
         until (busy = yield) || @pending&.stage != :message
-          result = @driver.call(:get_result)
-          @pending.error = result if result && Driver.error?(result)
-          @pending.stage = :statement unless result
+          message(@driver.call(:get_result))
         end
         busy
       end
@@ -92,6 +94,11 @@ module Bemi
         @kept = nil
       rescue ::PG::Error, SystemCallError, IOError
         forget # the connection is no more, which the next statement says in its own way
+      end
+
+      # A Sync more does no harm, and one is needed where none was sent.
+      def sync_once_more
+        @driver.call(:pipeline_sync) if !@driver.lost? && @driver.pipeline?
       end
 
       # A transaction block was begun around the statement.
@@ -123,6 +130,7 @@ module Bemi
         pending, @pending = @pending, nil
         @sender.ended
         @sender.ran(pending.statement) unless failure
+        @told = failure.error_message if failure
         @kept = [nil] if failure
         failure
       end
@@ -136,8 +144,7 @@ module Bemi
         end
       end
 
-      # Leaves a pipeline of ours, wherever it was left: a Sync more does no harm, and one is needed
-      # where none was sent.
+      # Leaves a pipeline of ours, wherever it was left.
       def leave
         if @driver.pipeline?
           @driver.call(:pipeline_sync)
@@ -147,6 +154,15 @@ module Bemi
 
         @pending.failed = true
         done
+      end
+
+      # One of the results that are the message's.
+      def message(result)
+        if result
+          @pending.error ||= result if Driver.error?(result)
+        elsif (@pending.before -= 1).zero?
+          @pending.stage = :statement
+        end
       end
 
       def left?
@@ -169,7 +185,7 @@ module Bemi
 
       def plain
         result = @driver.call(:get_result)
-        @pending.failed ||= Driver.error?(result) if result
+        failed(result) if result && Driver.error?(result)
         result || (@pending.commit ? end_block : done)
       end
 
@@ -179,9 +195,9 @@ module Bemi
           @pending.stage = :sync
           return sync
         end
-        @pending.failed ||= Driver.error?(result)
         # Of a message that failed, its error is what the statement has to tell.
         error, @pending.error = @pending.error, nil
+        failed(error || result) if Driver.error?(result)
         error || result
       end
 
@@ -196,9 +212,14 @@ module Bemi
             @driver.call(:exit_pipeline_mode)
             return done
           end
-          @pending.failed = true
+          failed(result)
           return result
         end
+      end
+
+      def failed(result)
+        @pending.failed = true
+        @told = result.error_message
       end
 
       def done

@@ -88,7 +88,12 @@ module Bemi
         RUBY
       end
 
-      [*variants("describe_prepared"), *variants("describe_portal"), "discard_results"].each do |name|
+      # What asks the server something besides.
+      others = %w[describe_prepared describe_portal set_client_encoding encrypt_password]
+               .flat_map { |name| variants(name) }
+      others += %w[discard_results client_encoding= internal_encoding=]
+      others += ::PG::Connection.instance_methods(false).grep(/\Alo_?[a-z]+\z/)
+      others.each do |name|
         class_eval <<~RUBY, __FILE__, __LINE__ + 1
           def #{name}(*args)
             @bemi.settle unless @bemi.inside?
@@ -104,6 +109,10 @@ module Bemi
             super
           end
         RUBY
+      end
+
+      def error_message
+        @bemi.told || super
       end
 
       def is_busy
