@@ -313,6 +313,23 @@ RSpec.describe Bemi::PG do
                             PG::PGRES_TUPLES_OK, nil, PG::PGRES_PIPELINE_SYNC])
   end
 
+  it "is in no pipeline of the application's that could not be entered" do
+    plain = connect
+    told = [plain, connection].map do |each|
+      each.send_query("select 1")
+      each.consume_input until each.is_busy == false
+      each.sync_get_result
+      Thread.new { each.exec("select pg_sleep(0.2)") }.tap { sleep 0.05 }.kill.join
+      each.enter_pipeline_mode
+    rescue PG::Error => e
+      e.message
+    end
+    plain.close
+    expect(told[1]).to eq(told[0])
+    connection.exec("insert into todo (task) values ('a')")
+    expect(database.attributed).to eq([[ann, "a"]])
+  end
+
   it "says that a pipeline's writes after SET ROLE go without" do
     connection.enter_pipeline_mode
     connection.send_query_params("set role postgres", [])

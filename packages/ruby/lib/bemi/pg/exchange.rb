@@ -180,12 +180,14 @@ module Bemi
       # --- pipelines of the application's ---------------------------------------------------
 
       def enter_pipeline
-        return if @pipeline
+        return yield if @pipeline
 
         settle
         # In a pipeline nothing can be asked.
         may_send? if [::PG::PQTRANS_IDLE, ::PG::PQTRANS_INTRANS].include?(@driver.state)
+        yield
         @pipeline = Pipeline.new(@driver, @sender)
+        nil
       end
 
       def exit_pipeline

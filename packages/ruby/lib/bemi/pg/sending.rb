@@ -132,8 +132,7 @@ module Bemi
 
       if ::PG::Connection.method_defined?(:enter_pipeline_mode)
         def enter_pipeline_mode
-          @bemi.enter_pipeline unless @bemi.inside?
-          super
+          @bemi.inside? ? super : @bemi.enter_pipeline { super }
         end
 
         def exit_pipeline_mode
