@@ -152,6 +152,8 @@ def test_what_stands_in_a_text_does_not_count(text: str) -> None:
 
 
 ROLES = ["set role ann", "SET LOCAL ROLE ann", "set session authorization ann", "reset role",
+         "set local session authorization ann", "set session session authorization ann",
+         "set session_authorization = ann", "set local session_authorization to ann",
          "reset session authorization", "reset all", "discard all",
          "select set_config('role', 'ann', true)", "select 1; set role ann"]  # fmt: skip
 

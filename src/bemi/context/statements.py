@@ -233,7 +233,10 @@ def _sets_role(words: Sequence[str]) -> bool:
     """SET ROLE and SET SESSION AUTHORIZATION, and what takes them back."""
     if words[0] in ("reset", "discard"):
         return True
-    return words[0] == "set" and bool({"role", "authorization"} & {*words[1:3]})
+    if words[0] != "set":
+        return False
+    named = {"role", "authorization", "session_authorization"} & {*words[1:3]}
+    return bool(named) or words[2:4] == ["session", "authorization"]
 
 
 def _copies_from(words: Sequence[str]) -> bool:

@@ -215,9 +215,12 @@ function holdsWrite(words: readonly string[]): boolean {
 
 /** SET ROLE and SET SESSION AUTHORIZATION, and what takes them back. */
 function setsRole(words: readonly string[]): boolean {
-  const [first = "", ...rest] = words.slice(0, 3);
+  const [first = "", second = "", third = "", fourth = ""] = words;
   if (first === "reset" || first === "discard") return true;
-  return first === "set" && (rest.includes("role") || rest.includes("authorization"));
+  if (first !== "set") return false;
+  const names = ["role", "authorization", "session_authorization"];
+  if (names.includes(second) || names.includes(third)) return true;
+  return third === "session" && fourth === "authorization";
 }
 
 function copiesFrom(words: readonly string[]): boolean {

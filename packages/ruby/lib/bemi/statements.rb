@@ -198,7 +198,10 @@ module Bemi
       def sets_role?(words, first)
         return true if %w[reset discard].include?(first)
 
-        first == "set" && words[1, 2].any? { |word| %w[role authorization].include?(word) }
+        return false unless first == "set"
+
+        words[1, 2].any? { |word| %w[role authorization session_authorization].include?(word) } ||
+          words[2, 2] == %w[session authorization]
       end
 
       def copies_from?(words)
