@@ -62,6 +62,7 @@ def test_who_and_where(log: Log) -> None:
         assert post(port, "/stream?task=b", X_User="bob", X_Request_ID="req-2") == 200
         assert post(port, "/refuse?task=c", X_Request_ID="req-3") == 500
         assert post(port, "/rescued", X_User="ann", X_Request_ID="req-5") == 200
+        assert post(port, "/late?task=e", X_User="ann", X_Request_ID="req-6") == 200
         assert post(port, "/rack", X_Request_ID="req-4") == 200
         assert post(port, "/create?task=d", X_User="ann") == 201
     seen = contexts(log)
@@ -73,6 +74,7 @@ def test_who_and_where(log: Log) -> None:
         "b": {**own, "request_id": "req-2", "user_id": "bob", "endpoint": "streams#create"},
         "c": {"method": "POST", "request_id": "req-3", "endpoint": "todos#refuse"},
         "rescued": {**own, "request_id": "req-5", "endpoint": "todos#rescued"},
+        "e": {**own, "request_id": "req-6", "endpoint": "todos#late", "plan": "pro"},
         "rack": {"method": "POST", "request_id": "req-4", "endpoint": "/rack"},
         "d": own,
     }

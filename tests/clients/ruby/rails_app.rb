@@ -98,6 +98,12 @@ class TodosController < ApplicationController
     raise KeyError
   end
 
+  def late
+    task = params[:task]
+    Bemi.merge_context(plan: "pro")
+    self.response_body = Enumerator.new { |body| body << Todo.create!(task: task).task }
+  end
+
   def later
     TellJob.perform_later(params[:task], true)
     CountJob.perform_async("#{params[:task]} counted") if defined?(CountJob)
@@ -120,7 +126,7 @@ class StreamsController < ApplicationController
 end
 
 Rails.application.routes.draw do
-  %w[create refuse rescued later].each { |name| post "/#{name}", to: "todos##{name}" }
+  %w[create refuse rescued late later].each { |name| post "/#{name}", to: "todos##{name}" }
   post "/stream", to: "streams#create"
   mount ->(env) { [200, {}, [Todo.create!(task: "rack").task]] }, at: "/rack"
 end

@@ -22,12 +22,22 @@ module Bemi
     module Controller
       private
 
-      # Around all of an action, what rescues its errors too.
+      # Around all of an action, what rescues its errors too. A body that is made piece by piece is
+      # made later, so what is current at the action's end is so up to that of its request.
       def process_action(*)
+        at_end = nil
+        outside = Current.peek[:endpoint] # the request's own, where this is in no other action
+        in_request = outside && outside.equal?(request.env.dig(Middleware::ENVIRONMENT, :endpoint))
         # An action that streams runs in a thread of its own.
         Current.replaced_by(bemi_request) do
-          Bemi.with_context(bemi_values) { super }
+          Bemi.with_context(bemi_values) do
+            super
+          ensure
+            at_end = Current.peek
+          end
         end
+      ensure
+        Current.swap(at_end) if in_request && at_end
       end
 
       def bemi_request
