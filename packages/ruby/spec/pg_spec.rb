@@ -89,6 +89,39 @@ RSpec.describe Bemi::PG do
     expect(known.size).to eq(0)
   end
 
+  it "takes what may have been prepared anew for what writes" do
+    insert = "insert into todo (task) values ('a')"
+    ways = [-> { connection.exec("/* x */ deallocate p"); connection.exec("prepare p as #{insert}") },
+            -> { connection.exec("select 1; deallocate prepare \"p\"; prepare p as #{insert}") },
+            -> { connection.exec("-- x\ndiscard all"); connection.exec("prepare p as #{insert}") },
+            -> { connection.send_query("deallocate all"); drained; connection.exec("prepare p as #{insert}") }]
+    ways.each do |way|
+      connection.prepare("p", "select 1")
+      way.call
+      connection.exec_prepared("p")
+      connection.exec("deallocate p")
+    end
+    connection.prepare("p", insert)
+    connection.send_prepare("p", "select 1") # which fails
+    drained
+    connection.exec_prepared("p")
+    expect(database.seen).to eq([[ann, "insert"]] * 5)
+    connection.prepare("read", "select 1")
+    connection.exec("notify x, 'prepare read'")
+    connection.transaction { connection.exec_prepared("read") }
+    expect(database.seen).to eq([])
+  end
+
+  it "knows nothing of a transaction in which it is installed again" do
+    connection.transaction do
+      connection.exec("insert into todo (task) values ('a')")
+      described_class.install(connection)
+      Bemi.clear_context
+      connection.exec("insert into todo (task) values ('b')")
+    end
+    expect(database.attributed).to eq([[ann, "a"], [{}, "b"]])
+  end
+
   it "needs no more round trips than without it" do
     port = Bemi::PG.install(connect)
     # Each Sync, and each simple query, is answered by one ReadyForQuery.

@@ -20,7 +20,8 @@ module Bemi
           raise ArgumentError, "#{connection.class} is no connection of ruby-pg"
         end
 
-        exchange = Exchange.new(connection, Sender.new(**options))
+        earlier = connection.instance_variable_get(:@bemi)
+        exchange = Exchange.new(connection, Sender.new(**options), earlier)
         connection.instance_variable_set(:@bemi, exchange)
         connection.extend(Sending)
       end

@@ -134,6 +134,11 @@ module Bemi
       end
     end
 
+    # A transaction goes on of which nothing is known.
+    def joined
+      @sent = UNSURE
+    end
+
     # What was sent may be there or not.
     def unsure
       @sent, @mapping = UNSURE, nil if @sent

@@ -79,9 +79,14 @@ module Bemi
         text.b.force_encoding(Encoding::UTF_8).scrub
       end
 
+      # The words of each statement of a text, in lower case; names as `"name"`.
+      def words(text)
+        Words.statements(readable(text))
+      end
+
       # Whether there is a `$1` or its like in a text.
       def parameters?(text)
-        Words.statements(readable(text)).any? do |words|
+        words(text).any? do |words|
           words.each_cons(2).any? { |mark, after| mark == "$" && after.match?(/\A\d/) }
         end
       end

@@ -22,11 +22,14 @@ module Bemi
       FAILURES = [::PG::Error, TypeError, ArgumentError].freeze
       private_constant :PIPELINES, :FAILURES
 
-      def initialize(connection, sender)
+      # `earlier`: what went over the connection so far.
+      def initialize(connection, sender, earlier = nil)
+        earlier&.settle
         @driver = Driver.new(connection)
         @sender = sender
         @results = Results.new(@driver, sender)
         reconnecting
+        @sender.joined if earlier && @driver.state == ::PG::PQTRANS_INTRANS
       end
 
       # Whether a method is called by the library, or by what is here, and not by the application.
@@ -84,7 +87,7 @@ module Bemi
         refuse_another unless @pipeline
         ask_before(args)
         send_other { yield }
-        @prepared.add(args, text(args[1]))
+        @prepared.expect(args, text(args[1]))
         nil
       end
 
@@ -247,7 +250,7 @@ module Bemi
             in_pipeline(statement, due, again, *sender) { last_result }
           else apart(statement, due, again) { yield }
           end
-        @prepared.ran(Statements.readable(sql)) unless statement.writes || statement.wrappable
+        @prepared.ran(sql) unless statement.wrappable
         given(result, block)
       end
 
@@ -359,6 +362,7 @@ module Bemi
       end
 
       def send_only((sql, statement), sender:, alone: true, again: nil)
+        @prepared.ran(sql) unless statement.wrappable
         return send_in_pipeline(statement, sql, again) { yield } if @pipeline
 
         refuse_another
