@@ -534,6 +534,17 @@ RSpec.describe Bemi::PG do
     expect(database.seen).to eq([[{ "user_id" => "eve" }, "insert"]])
   end
 
+  it "asks what a role may without reading what it may not" do
+    database.connection.exec("drop role if exists hardened; create role hardened; grant all on todo, todo_id_seq " \
+                             "to hardened; revoke select on pg_proc from public")
+    connection.exec("set role hardened")
+    connection.exec("insert into todo (task) values ('a')")
+    expect(database.attributed).to eq([[ann, "a"]])
+  ensure
+    connection.exec("reset role")
+    database.connection.exec("grant select on pg_proc to public; drop owned by hardened; drop role hardened")
+  end
+
   it "sends what is current when it is told to" do
     connection.transaction do
       described_class.emit(connection)

@@ -33,15 +33,18 @@ module Bemi
     # Where values begin in a text that they were put into: a literal, a number, a word.
     VALUE = /'|"(?:[^"]|"")*"|\$(?!\d)|\b(?:true|false|null)\b|(?<![\w$])\d/i.freeze
     private_constant :VALUE
-    # Asked once per connection: a statement that fails would end the application's transaction.
+    # Asked once per connection: a statement that fails would end the application's transaction. So
+    # it reads no table, which a role might not; the function has an argument more from 17 on.
     CHECK =
       "select pg_catalog.pg_is_in_recovery(), " \
-      "pg_catalog.has_function_privilege(p.oid, 'execute'), " \
-      "p.oid::pg_catalog.regprocedure::text, " \
+      "pg_catalog.has_function_privilege(p.found, 'execute'), " \
+      "p.found::text, " \
       "pg_catalog.current_setting('wal_level') = 'logical' " \
-      "from pg_catalog.pg_proc p where p.proname = 'pg_logical_emit_message' " \
-      "and p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace " \
-      "and p.proargtypes[2] = 'pg_catalog.text'::pg_catalog.regtype"
+      "from (select coalesce(pg_catalog.to_regprocedure('pg_catalog.pg_logical_emit_message(" \
+      "pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.bool)'), " \
+      "pg_catalog.to_regprocedure('pg_catalog.pg_logical_emit_message(" \
+      "pg_catalog.bool, pg_catalog.text, pg_catalog.text)')) " \
+      "as found) p"
 
     # Whether the role may send; nil while that was not asked (see `CHECK`).
     attr_reader :allowed
