@@ -20,7 +20,7 @@ from bemi.capture.checks import postgrest as check
 from bemi.capture.checks.finding import Servers
 from bemi.config import Settings
 from bemi.embedded import Server
-from bemi.errors import UsageError
+from bemi.errors import SetupError, UsageError
 from tests.conftest import MakeDatabase
 from tests.support.asked import Asked
 from tests.support.gateway import Gateway, gateway
@@ -543,3 +543,26 @@ def test_the_history_shows_it(asked: Asked) -> None:
         "role": "web_user",
         "request_id": "r",
     }
+
+
+def test_what_somebody_else_has_put_there_is_refused(log: Log) -> None:
+    """He could alter it later, and run what he likes as the role of each request."""
+    log.conn.execute("create role mallory")
+    chosen = postgrest.options()
+    name = f"{chosen.schema}.{postgrest.FUNCTION}()"
+    try:
+        log.conn.execute("create schema bemi_postgrest authorization mallory")
+        with pytest.raises(SetupError, match="schema bemi_postgrest belongs to mallory"):
+            postgrest.install(log.conn, chosen)
+        log.conn.execute("alter schema bemi_postgrest owner to current_user")
+        log.conn.execute(f"create function {name} returns void language sql as ''".encode())
+        log.conn.execute(f"alter function {name} owner to mallory".encode())
+        with pytest.raises(SetupError, match="belongs to mallory") as refused:
+            postgrest.install(log.conn, chosen)
+        assert refused.value.fix is not None
+        assert refused.value.fix.startswith(f'alter function {name} owner to "postgres"')
+        log.conn.execute(refused.value.fix.partition(";")[0].encode())
+        assert postgrest.install(log.conn, chosen)
+    finally:
+        log.conn.execute("drop owned by mallory cascade")
+        log.conn.execute("drop role mallory")

@@ -18,7 +18,7 @@ import psycopg
 
 from bemi.connections import explained
 from bemi.context import wire
-from bemi.errors import UsageError
+from bemi.errors import SetupError, UsageError
 
 SCHEMA: Final = "bemi_postgrest"
 FUNCTION: Final = "send_context"
@@ -183,8 +183,10 @@ def read(conn: psycopg.Connection[Any]) -> list[Installed]:
 def install(conn: psycopg.Connection[Any], chosen: Options) -> bool:
     """Make it, or make it anew where something is amiss; whether that was necessary.
 
-    Raises psycopg's `InsufficientPrivilege`, with nothing done: then `script` is for an owner.
+    Raises psycopg's `InsufficientPrivilege`, with nothing done: then `script` is for an owner;
+    `SetupError` where the schema, or what is there already, is somebody else's.
     """
+    _require_own(conn, chosen)
     if Installed(chosen, current=True) in read(conn):
         return False
     try:
@@ -194,6 +196,39 @@ def install(conn: psycopg.Connection[Any], chosen: Options) -> bool:
         conn.execute("rollback")
         raise
     return True
+
+
+def _require_own(conn: psycopg.Connection[Any], chosen: Options) -> None:
+    """Who owns it, or the schema it lies in, can put anything in its place, and each request would
+    run that with the rights of its role."""
+    with explained("source"):
+        rows = conn.execute(
+            "select what, owner from ("
+            "select 'schema ' || n.oid::pg_catalog.regnamespace::text, n.nspowner"
+            " from pg_catalog.pg_namespace n where n.nspname = %(schema)s union all "
+            "select 'function ' || p.oid::pg_catalog.regprocedure::text, p.proowner"
+            " from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
+            " where n.nspname = %(schema)s and p.proname = %(function)s and p.pronargs = 0"
+            ") as there (what, oid) cross join lateral pg_catalog.pg_get_userbyid(oid) as owner"
+            " where owner <> current_user and not exists (select from pg_catalog.pg_roles r"
+            " where r.oid = there.oid and (r.rolsuper or r.rolname = 'pg_database_owner'))"
+            # Superusers are members of all roles.
+            " and not (pg_catalog.pg_has_role(there.oid, 'member') and not (select rolsuper"
+            " from pg_catalog.pg_roles where rolname = current_user)) order by 1",
+            {"schema": chosen.schema, "function": FUNCTION},
+        ).fetchall()
+    for what, owner in rows:
+        raise SetupError(
+            f"the {what} belongs to {owner}, who could put anything in the place of what each"
+            " request calls",
+            fix=f"alter {what} owner to {_identifier(_user(conn))}; or drop it",
+        )
+
+
+def _user(conn: psycopg.Connection[Any]) -> str:
+    row = conn.execute("select current_user::text").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def remove(conn: psycopg.Connection[Any], chosen: Options) -> None:
