@@ -28,6 +28,7 @@ RSpec.describe Bemi::Rack::Middleware do
     user = Struct.new(:id).new(7)
     found = seen({ "sinatra.route" => "PUT /todo/:id", "warden" => double(user: user) })
     expect(found).to include(endpoint: "/todo/:id", user_id: 7)
+    expect(seen({ "REMOTE_USER" => "", "warden" => double(user: user) })).to include(user_id: 7)
   end
 
   it "takes no more of its caller's context than it is told to" do
@@ -57,12 +58,17 @@ RSpec.describe Bemi::Rack::Middleware do
       def close
         @closed = Bemi.current_context[:method]
       end
+
+      def part(size:)
+        size
+      end
       attr_reader :closed
     end.new
     _, _, given = described_class.new(->(_) { [200, {}, body] }).call("REQUEST_METHOD" => "PUT")
     expect(given.to_enum.to_a).to eq(["PUT"])
     given.close
     expect(body.closed).to eq("PUT")
+    expect(given.part(size: 7)).to eq(7)
     expect(given.respond_to?(:to_path)).to be(false)
   end
 end

@@ -58,7 +58,12 @@ module Bemi
       end
 
       def user(env)
-        env["REMOTE_USER"] || Request.quietly { env["warden"]&.user }
+        remote = env["REMOTE_USER"] # "" for nobody, of some servers
+        ["", nil].include?(remote) ? warden_user(env) : remote
+      end
+
+      def warden_user(env)
+        Request.quietly { env["warden"]&.user }
       end
     end
 
@@ -86,8 +91,8 @@ module Bemi
         name.to_sym == :close || @body.respond_to?(name, include_all)
       end
 
-      def method_missing(name, *args, &block)
-        @body.__send__(name, *args, &block)
+      def method_missing(...)
+        @body.public_send(...)
       end
 
       def respond_to_missing?(name, include_all = false)
