@@ -22,4 +22,5 @@ def test_requests_of_a_real_application_keep_their_contexts_apart() -> None:
         shutil.rmtree(installed, ignore_errors=True)
         shutil.copytree(package / "dist", installed / "dist")
         shutil.copy(package / "package.json", installed)
-        javascript.run([javascript.node(), "check.mjs"], cwd=folder, env=ENVIRONMENT)
+        said = javascript.run([javascript.node(), "check.mjs"], cwd=folder, env=ENVIRONMENT)
+    assert "requests: 200, actions: 50" in said

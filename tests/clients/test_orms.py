@@ -131,7 +131,10 @@ def _prisma_6() -> list[str]:
 PRISMA_6 = process.client("Prisma 6", _prisma_6)
 
 
-@pytest.mark.skipif("BEMI_TEST_FULL" not in os.environ, reason="it is installed apart")
+@pytest.mark.skipif(
+    "BEMI_TEST_FULL" not in os.environ,
+    reason="Prisma 6 is installed apart, with BEMI_TEST_FULL only",
+)
 def test_prisma_6(log: Log) -> None:
     log.conn.execute(NOTE)
 

@@ -4,7 +4,6 @@ The triggers here are of the same names and shape, and written for these tests.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from bemi.capture import legacy_triggers
 from bemi.errors import PassingError, SetupError
 from tests.conftest import MakeDatabase
 from tests.support.asked import Asked
+from tests.support.waiting import until
 
 Connection = psycopg.Connection[Any]
 
@@ -173,6 +173,15 @@ def test_a_table_in_use_is_not_waited_for_long(
     assert objects(source) == before
 
 
+def waits(conn: Connection) -> bool:
+    row = conn.execute(
+        "select exists (select from pg_locks where not granted and locktype = 'relation'"
+        " and relation = 'todo'::regclass)"
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
 def test_the_application_is_in_no_deadlock_with_it(source: Connection) -> None:
     source.execute("create table first (id int)")
     source.execute(BY_COMMENT.encode())
@@ -182,8 +191,10 @@ def test_the_application_is_in_no_deadlock_with_it(source: Connection) -> None:
         writer.execute("insert into todo values (1)")
 
         def go_on() -> None:
-            # It holds the one table by now, and waits for the other.
-            time.sleep(1.5)
+            # It holds the one table by then, and waits for the other.
+            with psycopg.connect(url, user="postgres", password=source.info.password) as other:
+                other.autocommit = True
+                until(lambda: waits(other), 20, "it waits for a lock")
             writer.execute("insert into first values (1)")
             writer.commit()
 

@@ -4,18 +4,17 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import os
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pytest
-
+from tests.support import programs
 from tests.support.parts import missing, require
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "packages" / "js"
 CACHE = ROOT / ".cache"
+
+run = functools.partial(programs.run, cwd=PACKAGE)
 
 OLDEST = 20
 """The oldest node that the package is for, as its `engines` say."""
@@ -105,30 +104,6 @@ def npm_command(*arguments: str) -> list[str]:
     """npm, with its cache in this folder, and without what packages would run on installation."""
     quiet = ("--no-audit", "--no-fund", "--no-update-notifier", "--ignore-scripts")
     return [require("npm"), "--cache", str(CACHE / "npm"), *quiet, *arguments]
-
-
-def run(
-    command: Sequence[str],
-    *,
-    cwd: Path = PACKAGE,
-    stdin: str | None = None,
-    env: Mapping[str, str] | None = None,
-) -> str:
-    """What a command says; the test fails where the command does."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.fail(f"{' '.join(map(str, command))}\n{done.stdout}", pytrace=False)
-    return done.stdout
 
 
 def _once(stamp: Path, made_of: Iterable[Path], command: list[str], cwd: Path) -> None:

@@ -20,15 +20,14 @@ import {
   type Submittable,
   textOf,
 } from "./internal/pg/library.js";
+import { postpone, watch } from "./internal/pg/others.js";
 import {
   type Asked,
   isLost,
-  postpone,
   type Queries,
   queriesOf,
   Session,
   type Told,
-  watch,
 } from "./internal/pg/queries.js";
 
 export type { Options } from "./context/sender.js";

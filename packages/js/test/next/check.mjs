@@ -52,4 +52,5 @@ assert.deepEqual(
   globalThis.seen.sort((one, other) => Number(one.step) - Number(other.step)),
   posts.map((id) => expected(id, called)),
 );
+console.log(`requests: ${ids.length}, actions: ${posts.length}`);
 process.exit(0);
