@@ -15,18 +15,20 @@ import { encode } from "./wire.js";
 export const COMMIT: Statement = classify("commit");
 
 /**
- * Asked once per connection: a statement that fails would end the application's transaction. One
- * row of `in_recovery` (boolean), `may_emit` (boolean), `function` (text), `is_logical` (boolean).
+ * Asked once per connection: a statement that fails would end the application's transaction. So it
+ * reads no table, which a role might not; the function has an argument more from 17 on. One row of
+ * `in_recovery` (boolean), `may_emit` (boolean), `function` (text), `is_logical` (boolean).
  */
 export const CHECK =
   "select pg_catalog.pg_is_in_recovery() as in_recovery, " +
-  "pg_catalog.has_function_privilege(p.oid, 'execute') as may_emit, " +
-  "p.oid::pg_catalog.regprocedure::text as function, " +
+  "pg_catalog.has_function_privilege(p.found, 'execute') as may_emit, " +
+  "p.found::text as function, " +
   "pg_catalog.current_setting('wal_level') = 'logical' as is_logical " +
-  "from pg_catalog.pg_proc p " +
-  "where p.proname = 'pg_logical_emit_message' " +
-  "and p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace " +
-  "and p.proargtypes[2] = 'pg_catalog.text'::pg_catalog.regtype";
+  "from (select coalesce(pg_catalog.to_regprocedure('pg_catalog.pg_logical_emit_message(" +
+  "pg_catalog.bool, pg_catalog.text, pg_catalog.text, pg_catalog.bool)'), " +
+  "pg_catalog.to_regprocedure('pg_catalog.pg_logical_emit_message(" +
+  "pg_catalog.bool, pg_catalog.text, pg_catalog.text)')) " +
+  "as found) p";
 
 /** The row that `CHECK` gives, in the order of its columns. */
 export type Checked = readonly [
